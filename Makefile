@@ -1,0 +1,57 @@
+# Everything is installed in .venv. A stamp inside it is newer than pyproject.toml and constraints.txt
+# when what it stands for is installed, so nothing is installed twice.
+
+PYTHON ?= python3.11
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+VENV := .venv/.made
+DEMO := .venv/.installed
+DEV := .venv/.installed-dev
+
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: install install-dev demo test lint bench clean
+.NOTPARALLEL:
+
+install: $(DEMO)
+
+install-dev: $(DEV)
+
+$(VENV):
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+# The build backend is installed first and the package built without isolation: only then do the
+# constraints hold for the backend too, in every version of pip.
+$(DEMO): $(VENV) pyproject.toml constraints.txt
+	$(PIP) hatchling
+	$(PIP) --no-build-isolation --editable '.[plot]'
+	@touch $@
+
+$(DEV): $(VENV) pyproject.toml constraints.txt
+	$(PIP) hatchling
+	$(PIP) --no-build-isolation --editable '.[plot,dev]'
+	@touch $@ $(DEMO)
+
+# The sweep ends with the path of its plot, the reproduction with the table beside the published figures.
+demo: install
+	$(BIN)/hwsim sweep rapid_4core rnnt_swb300 --precision fp16,int8,int4 --beam 1,2,4,8,16,32 \
+		--lm density-ratio --out out/demo
+	$(BIN)/hwsim reproduce rnnt-int4 --out out/demo
+
+test: install-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: install-dev
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+bench: install-dev
+	$(BIN)/python -m benchmarks
+
+# Keeps .venv; remove that by hand to install from nothing.
+clean:
+	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

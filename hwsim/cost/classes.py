@@ -1,0 +1,91 @@
+"""Operations of equal cost: a trace has tens of thousands of operations and a few dozen distinct ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsim.trace import Role, Trace
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class OperationClasses:
+    """Classes of equal kind, shape, tensors and core group; all arrays but `of_operation` have one entry a class."""
+
+    of_operation: IntArray
+    """Class of each operation."""
+    kind: IntArray
+    function: IntArray
+    m: IntArray
+    k: IntArray
+    n: IntArray
+    batch: IntArray
+    activation: IntArray
+    """First tensor read, or -1."""
+    weight: IntArray
+    """Weight tensor read, or -1."""
+    halved: IntArray
+    """1 where two directions may share the cores."""
+    example: IntArray
+    """First operation of each class."""
+
+
+def operation_classes(trace: Trace) -> OperationClasses:
+    """Group the operations of a trace; computed once per trace structure, whatever the precision."""
+    cached: OperationClasses | None = trace.structure.get("classes")
+    if cached is None:
+        cached = trace.structure["classes"] = _group(trace)
+    return cached
+
+
+def _group(trace: Trace) -> OperationClasses:
+    c = trace.columns
+    halved = halved_layers(trace)[c["layer"]]
+    weight, activation = first_operands(trace)
+    keys = [c["kind"], c["function"], c["m"], c["k"], c["n"], c["batch"], weight + 1, activation + 1, halved]
+    code = reduce(_combine, keys)
+    _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+    of_class = {name: c[name][first] for name in ("kind", "function", "m", "k", "n", "batch")}
+    return OperationClasses(
+        of_operation=inverse.astype(np.int64),
+        activation=activation[first],
+        weight=weight[first],
+        halved=halved[first],
+        example=first.astype(np.int64),
+        **of_class,
+    )
+
+
+def _combine(code: IntArray, column: IntArray) -> IntArray:
+    """One integer per pair of values; renumbered when the product could leave 63 bits."""
+    size = int(column.max(initial=0)) + 1
+    if int(code.max(initial=0)) >= 2**62 // size:
+        code = np.unique(code, return_inverse=True)[1].astype(np.int64)
+    return code * size + column
+
+
+def halved_layers(trace: Trace) -> IntArray:
+    """1 for each layer that has operations in a second branch."""
+    flags = np.zeros(len(trace.layers), dtype=np.int64)
+    flags[trace.columns["layer"][trace.columns["branch"] > 0]] = 1
+    return flags
+
+
+def first_operands(trace: Trace) -> tuple[IntArray, IntArray]:
+    """Per operation: the weight tensor that it reads, and the first other tensor that it reads, or -1."""
+    owner = np.repeat(np.arange(len(trace)), np.diff(trace.operand_ptr))
+    is_weight = np.array([t.role == Role.WEIGHT for t in trace.tensors])[trace.operand_tensor]
+    is_bias = np.array([t.role == Role.BIAS for t in trace.tensors])[trace.operand_tensor]
+    reads = trace.operand_write == 0
+    found = []
+    for chosen in (reads & is_weight, reads & ~is_weight & ~is_bias):
+        result = np.full(len(trace), -1, dtype=np.int64)
+        at = np.flatnonzero(chosen)[::-1]
+        result[owner[at]] = trace.operand_tensor[at]
+        found.append(result)
+    return found[0], found[1]

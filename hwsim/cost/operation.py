@@ -1,0 +1,180 @@
+"""Costs of the distinct operations of a trace on one machine: cycles by cause, bytes, dynamic energy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from hwsim.arch import Architecture
+from hwsim.cost.array import IntArray
+from hwsim.cost.classes import OperationClasses, operation_classes
+from hwsim.cost.matmul import FloatArray, Products, product_costs
+from hwsim.cost.vector import function_counts, vector_cycles, vector_energy_pj
+from hwsim.numerics.formats import NumberFormat, mac_format
+from hwsim.trace import Kind, Trace
+from hwsim.trace.table import MAC_KINDS
+
+
+class Unit(IntEnum):
+    """Where an operation runs."""
+
+    NONE = 0
+    ARRAY = 1
+    VECTOR = 2
+    HOST = 3
+    LINK_IN = 4
+    LINK_OUT = 5
+    DRAM_IN = 6
+    DRAM_OUT = 7
+
+
+@dataclass(frozen=True)
+class ClassCosts:
+    """One entry per operation class; energies in pJ at the selected operating point, without DRAM and leakage."""
+
+    unit: IntArray
+    cores: IntArray
+    """Cores that work on it together."""
+    cycles: IntArray
+    """Time on its unit: the sum of the three below, or the vector unit's, host's or link's time."""
+    stream_cycles: IntArray
+    load_cycles: IntArray
+    overhead_cycles: IntArray
+    latency_cycles: IntArray
+    """From the end of its time on the unit until its result may be used."""
+    reduce_bytes: IntArray
+    copied_bytes: IntArray
+    """Moved by STATE_IN, STATE_OUT and SEND."""
+    mac_pj: FloatArray
+    vector_pj: FloatArray
+    scratchpad_pj: FloatArray
+    host_pj: FloatArray
+    link_pj: FloatArray
+    peak_macs_per_cycle: FloatArray
+    """Of all cores in the format of the operation; 0 for operations without MACs."""
+    multicast: IntArray
+    """1 where every core needs all of the weights (m is split)."""
+
+    @property
+    def dynamic_pj(self) -> FloatArray:
+        """Sum of the energies."""
+        return self.mac_pj + self.vector_pj + self.scratchpad_pj + self.host_pj + self.link_pj
+
+
+def class_costs(arch: Architecture, trace: Trace, resident: IntArray) -> ClassCosts:
+    """Cost every operation class of `trace` on `arch`; `resident` is 1 for each tensor that stays on chip.
+
+    Raises HwsimError for a format that the machine cannot compute.
+    """
+    classes = operation_classes(trace)
+    count = len(classes.kind)
+    costs = _no_costs(count)
+    cores = arch.cores.value
+    costs.cores[:] = np.where(classes.halved == 1, max(1, cores // 2), cores)
+    busy = classes.m > 0
+    formats = [NumberFormat.parse(t.format) for t in trace.tensors]
+    _cost_products(arch, classes, formats, resident, costs, busy & np.isin(classes.kind, MAC_KINDS))
+    _cost_vector(arch, classes, formats, costs, busy)
+    control, launch = (np.flatnonzero(busy & (classes.kind == kind)) for kind in (Kind.HOST, Kind.LAUNCH))
+    per_hypothesis = arch.host.per_hypothesis_s.value * classes.m[control].astype(np.float64)
+    _cost_host(arch, costs, control, arch.host.per_step_s.value + per_hypothesis)
+    if not arch.host.persistent_kernel:
+        _cost_host(arch, costs, launch, np.full(len(launch), arch.host.per_launch_s.value))
+        costs.latency_cycles[launch] = round(arch.host.link_latency_s.value * arch.clock_hz)
+    else:
+        costs.latency_cycles[control] = round(arch.host.link_latency_s.value * arch.clock_hz)
+    _cost_copies(arch, trace, classes, formats, costs, busy)
+    costs.cycles[:] += costs.stream_cycles + costs.load_cycles + costs.overhead_cycles
+    return costs
+
+
+def _no_costs(count: int) -> ClassCosts:
+    columns: dict[str, Any] = {}
+    for column in fields(ClassCosts):
+        is_float = column.name.endswith("_pj") or column.name == "peak_macs_per_cycle"
+        columns[column.name] = np.zeros(count, dtype=np.float64 if is_float else np.int64)
+    return ClassCosts(**columns)
+
+
+def _cost_products(arch: Architecture, classes: OperationClasses, formats: list[NumberFormat], resident: IntArray,
+                   costs: ClassCosts, chosen: np.ndarray) -> None:  # fmt: skip
+    """Fill in the classes that multiply and accumulate, one number format at a time."""
+    bits = np.array([f.code_bits for f in formats] + [32], dtype=np.int64)
+    names = np.full(len(chosen), "", dtype=object)
+    second = np.where(classes.weight >= 0, classes.weight, classes.activation)
+    for i in np.flatnonzero(chosen):
+        names[i] = arch.compute_format(mac_format(formats[second[i]], formats[classes.activation[i]]))
+    for name in sorted(set(names[chosen])):
+        at = np.flatnonzero(names == name)
+        weight = classes.weight[at]
+        free = (weight < 0) | (resident[weight] == 0)
+        products = Products(
+            classes.m[at], classes.k[at], classes.n[at], classes.batch[at], costs.cores[at],
+            bits[second[at]], bits[classes.activation[at]], free,
+        )  # fmt: skip
+        found = product_costs(arch, name, products)
+        costs.unit[at] = Unit.ARRAY
+        costs.stream_cycles[at] = found.stream_cycles
+        costs.load_cycles[at] = found.load_cycles
+        costs.overhead_cycles[at] = found.overhead_cycles
+        costs.reduce_bytes[at] = found.reduce_bytes
+        costs.multicast[at] = found.core_split == 2
+        costs.mac_pj[at] = found.mac_energy_pj * arch.logic_energy_scale
+        read = found.scratchpad_read_bits * arch.memory.scratchpad.read_energy_pj_per_bit.value
+        write = found.scratchpad_write_bits * arch.memory.scratchpad.write_energy_pj_per_bit.value
+        costs.scratchpad_pj[at] = (read + write) * arch.sram_energy_scale
+        costs.peak_macs_per_cycle[at] = arch.macs_per_cycle(name)
+
+
+def _cost_vector(arch: Architecture, classes: OperationClasses, formats: list[NumberFormat], costs: ClassCosts,
+                 busy: np.ndarray) -> None:  # fmt: skip
+    counts = function_counts(classes)
+    at = np.flatnonzero(busy & (counts.sum(axis=1) > 0))
+    costs.unit[at] = Unit.VECTOR
+    costs.cycles[at] = vector_cycles(arch.vector, counts[at], costs.cores[at])
+    costs.overhead_cycles[at] = arch.vector.latency_cycles.value
+    costs.vector_pj[at] = vector_energy_pj(arch.vector, counts[at]) * arch.logic_energy_scale
+    bits = np.array([f.code_bits for f in formats] + [0], dtype=np.int64)[classes.activation[at]]
+    moved = 2 * classes.m[at] * classes.n[at] * bits
+    costs.scratchpad_pj[at] = moved * arch.memory.scratchpad.read_energy_pj_per_bit.value * arch.sram_energy_scale
+
+
+def _cost_host(arch: Architecture, costs: ClassCosts, at: IntArray, seconds: FloatArray) -> None:
+    costs.unit[at] = Unit.HOST
+    costs.cycles[at] = np.ceil(seconds * arch.clock_hz).astype(np.int64)
+    costs.host_pj[at] = seconds * arch.host.power_w.value * 1e12
+
+
+def _copied_bits(trace: Trace, classes: OperationClasses, bits: IntArray, at: IntArray, write: bool) -> IntArray:
+    """Bits of the tensors that the operations of some classes read, or write."""
+    found = np.zeros(len(at), dtype=np.int64)
+    for i, operation in enumerate(classes.example[at]):
+        operands = slice(trace.operand_ptr[operation], trace.operand_ptr[operation + 1])
+        chosen = trace.operand_write[operands] == int(write)
+        found[i] = (trace.operand_elements[operands] * bits[trace.operand_tensor[operands]])[chosen].sum()
+    return found
+
+
+def _cost_copies(arch: Architecture, trace: Trace, classes: OperationClasses, formats: list[NumberFormat],
+                 costs: ClassCosts, busy: np.ndarray) -> None:  # fmt: skip
+    """State goes over the link when the host keeps it, else to DRAM; scores always go over the link."""
+    on_host = arch.host.state_cache == "host"
+    units = {
+        Kind.STATE_IN: Unit.LINK_IN if on_host else Unit.DRAM_IN,
+        Kind.STATE_OUT: Unit.LINK_OUT if on_host else Unit.DRAM_OUT,
+        Kind.SEND: Unit.LINK_OUT,
+    }
+    bits_of = np.array([f.code_bits for f in formats], dtype=np.int64)
+    cycles_per_byte = arch.clock_hz / arch.host.link_bandwidth_bytes_per_s.value
+    for kind, unit in units.items():
+        at = np.flatnonzero(busy & (classes.kind == kind))
+        bits = _copied_bits(trace, classes, bits_of, at, write=kind == Kind.STATE_IN)
+        costs.unit[at] = unit
+        costs.copied_bytes[at] = -(-bits // 8)
+        if unit in (Unit.LINK_IN, Unit.LINK_OUT):
+            costs.cycles[at] = np.ceil(costs.copied_bytes[at] * cycles_per_byte).astype(np.int64)
+            costs.latency_cycles[at] = round(arch.host.link_latency_s.value * arch.clock_hz)
+            costs.link_pj[at] = bits * arch.host.link_energy_pj_per_bit.value

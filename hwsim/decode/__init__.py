@@ -1,0 +1,6 @@
+"""Beam search of transducers: what it is told, and how many rows of each network it evaluates."""
+
+from hwsim.decode.settings import DecodeSettings, SpeechStatistics
+from hwsim.decode.statistics import DecodeSchedule, DecodeTotals, schedule
+
+__all__ = ["DecodeSchedule", "DecodeSettings", "DecodeTotals", "SpeechStatistics", "schedule"]

@@ -1,0 +1,129 @@
+"""A search as operations: the schedule of rows becomes the networks, copies and host control of each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+
+from hwsim.decode.settings import DecodeSettings, SpeechStatistics
+from hwsim.decode.statistics import Counts, DecodeSchedule, schedule
+from hwsim.errors import HwsimError
+from hwsim.extract import Workload
+from hwsim.extract.rnnt import SearchNetworks, declare_search, emit_encoder
+from hwsim.trace import Function, Kind, Role, Trace, TraceBuilder
+from hwsim.trace.builder import Operand, Rows
+
+_MODELS = {"none": (), "shallow": ("external_lm",), "density-ratio": ("source_lm", "external_lm")}
+
+
+def default_settings(workload: Workload, *, beam: int | None = None, algorithm: str | None = None,
+                     lm: str | None = None) -> DecodeSettings:  # fmt: skip
+    """The workload's own way of decoding, with the parts that the user named replaced.
+
+    Greedy search has a beam of 1; a workload without language models is decoded without them.
+    """
+    defaults = workload.spec.decode
+    algorithm = algorithm or defaults.algorithm
+    if lm is None:
+        lm = "density-ratio" if set(_MODELS["density-ratio"]) <= set(workload.language_models) else "none"
+    if beam is None:
+        beam = 1 if algorithm == "greedy" else defaults.beam
+    settings = DecodeSettings(
+        algorithm=algorithm, beam=beam, lm=lm, u_max_ratio=defaults.u_max_ratio, lm_cache=defaults.lm_cache  # type: ignore[arg-type]
+    )  # fmt: skip
+    missing = [name for name in _MODELS[settings.lm] if name not in workload.language_models]
+    if missing:
+        has = ", ".join(workload.language_models) or "no language model"
+        raise HwsimError(f"lm {settings.lm} must have {missing[0]} in workload {workload.name}, got {has}")
+    return settings
+
+
+def speech_statistics(workload: Workload, frames: int) -> SpeechStatistics:
+    """T and U of an utterance of `frames` encoder input frames at the workload's speaking rate."""
+    labels = workload.spec.decode.labels_per_second * workload.audio_seconds(frames)
+    return SpeechStatistics(workload.encoder_frames(frames), labels, vocabulary=workload.spec.joint.outputs - 1)
+
+
+@lru_cache(maxsize=64)
+def utterance_trace(workload: Workload, settings: DecodeSettings, frames: int) -> Trace:
+    """The operations of one utterance: encoder, hoisted projections, then every step of the search.
+
+    `frames` counts encoder input frames. Formats are fp32 until `Trace.with_precision` sets them.
+    """
+    if frames < 1:
+        raise HwsimError(f"frames must be at least 1, got {frames}")
+    statistics = speech_statistics(workload, frames)
+    plan = schedule(settings, statistics)
+    audio_s = workload.audio_seconds(frames)
+    b = TraceBuilder(workload.name, {"workload": workload.name, "frames": frames, "audio_s": audio_s})
+    encoder_out = emit_encoder(b, workload.spec.encoder, frames)
+    rows = int(max(plan.joint_rows.max(), plan.prediction_rows.max(), plan.lm_rows.max(), 1))
+    networks = declare_search(b, workload.spec, encoder_out, statistics.frames, rows, _MODELS[settings.lm])
+    if settings.hoisted_encoder_projection:
+        networks.joint.project_encoder(b, encoder_out, statistics.frames, "encoder.projection")
+    _emit_steps(b, workload, settings, plan, networks)
+    return b.build()
+
+
+def _emit_steps(b: TraceBuilder, workload: Workload, settings: DecodeSettings, plan: DecodeSchedule,
+                networks: SearchNetworks) -> None:  # fmt: skip
+    labels = workload.spec.joint.outputs
+    joint = networks.joint
+    models = networks.language_models
+    scores = b.tensor("search.scores", Role.STATE, (int(plan.joint_rows.max()), labels))
+    choice = b.tensor("search.choice", Role.STATE, (1,))
+
+    def prediction(m: Rows) -> None:
+        networks.prediction.step(b, m, choice)
+        if settings.hoisted_prediction_projection:
+            joint.project_prediction(b, networks.prediction.layers[-1].h, m, "prediction.projection")
+
+    def combine(m: Rows) -> None:
+        if not settings.hoisted_encoder_projection:
+            joint.project_encoder(b, networks.encoder_out, m, "joint.encoder_projection", [choice])
+        if not settings.hoisted_prediction_projection:
+            joint.project_prediction(b, networks.prediction.layers[-1].h, m, "joint.prediction_projection")
+        joint.step(b, m, [choice])
+        _emit_scores(b, settings, networks, scores, labels, m)
+
+    calls: list[tuple[Callable[[Rows], None], Counts, bool]] = [
+        (prediction, plan.prediction_rows, settings.batched_prediction),
+        *((lambda m, lm=lm: lm.step(b, m, choice), plan.lm_rows, settings.batched_lm) for lm in models),
+        (combine, plan.joint_rows, settings.batched_joint),
+    ]
+    with b.loop(plan.steps):
+        chosen = [Operand(choice, 0, 1)]
+        decide = [Operand(scores, 0, 1)]
+        b.op(Kind.HOST, "search.control", decide, chosen, m=plan.joint_rows, k=plan.hypotheses)
+        for emit, rows, batched in calls:
+            for m in _batches(rows, batched):
+                before = b.last
+                b.op(Kind.LAUNCH, "search.launch", chosen, chosen, m=np.minimum(m, 1), after=[before])
+                emit(m)
+
+
+def _emit_scores(b: TraceBuilder, settings: DecodeSettings, networks: SearchNetworks, scores: int, labels: int,
+                 m: Rows) -> None:  # fmt: skip
+    """Fuse LM scores, pick the best label on the device (greedy), and send what the host must sort."""
+    logits = networks.joint.logits
+    models = networks.language_models
+    if models:
+        fused = [Operand(logits, labels)]
+        fused += [Operand(model.output[2], model.output[3]) for model in models if model.output]
+        b.op(Kind.ELEMENTWISE, "search.fusion", fused, [Operand(scores, labels)], m=m, k=len(models), n=labels,
+             function=Function.FUSE_SCORES)  # fmt: skip
+    source = scores if models else logits
+    if settings.algorithm == "greedy":
+        b.op(Kind.TOPK, "search.best", [Operand(source, labels)], [Operand(scores, 2)], m=m, n=labels)
+        b.op(Kind.SEND, "search.scores", [Operand(scores, 2)], [Operand(scores, 2)], m=m, n=2)
+    else:
+        b.op(Kind.SEND, "search.scores", [Operand(source, labels)], [Operand(scores, labels)], m=m, n=labels)
+
+
+def _batches(rows: Counts, batched: bool) -> list[Counts]:
+    """Rows of each call of a network at each step: one batch, or as many single rows as the busiest step has."""
+    if batched:
+        return [rows]
+    return [np.minimum(np.maximum(rows - call, 0), 1) for call in range(int(rows.max()))]

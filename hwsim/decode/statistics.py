@@ -1,0 +1,230 @@
+"""How many rows of each network a beam search evaluates at each step, without running a network.
+
+`docs/decode.md` states the model, its statistics and how far it is from measured counts. Sources: Saon,
+Tüske and Audhkhasi, ICASSP 2020 (ALSD and TSD); Graves 2012 (the transducer lattice).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsim.decode.settings import DecodeSettings, SpeechStatistics
+from hwsim.errors import HwsimError
+
+Counts = npt.NDArray[np.int64]
+
+_SLACK = 1e-9  # keeps floor(i * total / steps) exact where the product is an integer up to rounding
+
+
+@dataclass(frozen=True)
+class DecodeTotals:
+    """Sums of a `DecodeSchedule` over its steps."""
+
+    steps: int
+    prediction_rows: int
+    prediction_calls: int
+    lm_rows: int
+    """Rows of each LM in use."""
+    lm_calls: int
+    """Calls of each LM in use."""
+    joint_rows: int
+    joint_calls: int
+    hypotheses: int
+
+
+@dataclass(frozen=True, eq=False)
+class DecodeSchedule:
+    """Rows and calls per step of one utterance; every field is a read-only `(steps,) int64`."""
+
+    frame: Counts
+    """Newest encoder frame that a row of this step may read, from 0; it never falls."""
+    prediction_rows: Counts
+    prediction_calls: Counts
+    """Separate batches at this step; 0 when there is no row."""
+    lm_rows: Counts
+    """Rows of each LM in use: shallow fusion runs one LM on them, the density ratio two."""
+    lm_calls: Counts
+    joint_rows: Counts
+    joint_calls: Counts
+    hypotheses: Counts
+    """Candidate scores that the host sorts and prunes; the top-k inside a row's softmax is not counted."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            getattr(self, field.name).setflags(write=False)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the search; each is at least one joint call."""
+        return len(self.frame)
+
+    def totals(self) -> DecodeTotals:
+        """Sums over the steps."""
+        summed = {field.name: int(getattr(self, field.name).sum()) for field in fields(self)}
+        del summed["frame"]
+        return DecodeTotals(steps=self.steps, **summed)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What a search does whatever its switches; every field is `(steps,) int64`."""
+
+    frame: Counts
+    joint: Counts
+    new: Counts
+    """Rows whose label prefix was never evaluated before: misses of a prediction cache."""
+    extended: Counts
+    """Rows that are extended by labels, so that an LM must score them."""
+    extended_new: Counts
+    """Those of them whose prefix no LM has seen: misses of an LM cache."""
+    candidates: Counts
+
+
+def schedule(settings: DecodeSettings, statistics: SpeechStatistics) -> DecodeSchedule:
+    """Rows of each network at each step of a search over one utterance.
+
+    Deterministic: a mean of r rows per step becomes floor((i + 1) r) - floor(i r) rows at step i.
+    Raises HwsimError when the search cannot emit as many labels as the statistics ask for.
+    """
+    limit = settings.label_limit(statistics.frames)
+    if limit is not None and statistics.labels > limit:
+        raise HwsimError(
+            f"labels must be at most {limit}, the most that this {settings.algorithm} search can emit"
+            f" in {statistics.frames} frames, got {statistics.labels:g}"
+        )
+    search = _SEARCHES[settings.algorithm](settings, statistics)
+    cached_prediction = settings.prediction_cache and not settings.masked_rows
+    cached_lm = settings.lm_cache and not settings.masked_rows
+    prediction = search.new if cached_prediction else search.joint
+    lm = search.extended_new if cached_lm else search.extended
+    if not settings.language_models:
+        lm = np.zeros_like(lm)
+    return DecodeSchedule(
+        frame=search.frame,
+        prediction_rows=prediction.copy(),
+        prediction_calls=_calls(prediction, settings.batched_prediction),
+        lm_rows=lm.copy(),
+        lm_calls=_calls(lm, settings.batched_lm),
+        joint_rows=search.joint.copy(),
+        joint_calls=_calls(search.joint, settings.batched_joint),
+        hypotheses=search.candidates,
+    )
+
+
+def _greedy(settings: DecodeSettings, statistics: SpeechStatistics) -> _Search:
+    """One row per step: T + U steps, or T when a frame emits one symbol at most."""
+    frames = statistics.frames
+    if settings.max_symbols_per_frame == 1:
+        frame = np.arange(frames, dtype=np.int64)
+        changed = _spread(statistics.labels, frames - 1)
+    else:
+        steps = frames + _rounded(statistics.labels)
+        frame = np.arange(steps, dtype=np.int64) * frames // steps
+        changed = (np.diff(frame) == 0).astype(np.int64)
+    ones = np.ones_like(frame)
+    new = _at_most(ones, _after_first(changed))
+    return _Search(frame, ones, new, ones, new, ones.copy())
+
+
+def _alsd(settings: DecodeSettings, statistics: SpeechStatistics) -> _Search:
+    """Step i reads frame i - labels. Up to step T + U the best hypothesis is alive; then a tail to T + u_max.
+
+    In the tail every live row stands on the last frame. Its blank finishes it but still takes one of the
+    B places, so n live rows leave B - n places for labels: B / 2 rows on average, all of them new prefixes,
+    and none after the first step when B = 1.
+    """
+    frames, beam = statistics.frames, settings.beam
+    limit = settings.label_limit(frames) or 0
+    body = frames + _rounded(statistics.labels)
+    tail = frames + limit - body if beam > 1 else 0
+    live_per_step = max(1.0, statistics.alsd_live_share * beam)
+    found = statistics.labels + statistics.alsd_new_prefix_rate * (beam - 1) * body
+    tail_rows = _spread(0.5 * beam * tail, tail)
+    live = np.concatenate((_after_first(_spread(live_per_step * (body - 1), body - 1)), tail_rows))
+    new = _at_most(live, np.concatenate((_after_first(_spread(found, body - 1)), tail_rows)))
+    joint = _masked(live, settings)
+    frame = np.minimum(np.arange(body + tail, dtype=np.int64), frames - 1)
+    return _Search(frame, joint, new, joint, new, joint * (1 + min(beam, statistics.vocabulary)))
+
+
+def _tsd(settings: DecodeSettings, statistics: SpeechStatistics) -> _Search:
+    """Every frame makes v joint calls: of the beam, then of its B best label extensions, v - 1 times.
+
+    The rows of a frame's first call were evaluated in the frame before. The last call adds blanks only.
+    """
+    frames, beam, calls = statistics.frames, settings.beam, settings.expansions_per_frame
+    frame = np.arange(frames * calls, dtype=np.int64) // calls
+    call = np.arange(frames * calls, dtype=np.int64) % calls
+    joint = np.full(frames * calls, beam, dtype=np.int64)
+    joint[0] = 1
+    joint = _masked(joint, settings)
+    extended = np.where(call < calls - 1, joint, 0)
+    share = statistics.tsd_new_share
+    # With v = 2 an LM meets a prefix when it has survived its frame, else at the call that found it.
+    met, lm_share = (call > 0) & (call < calls - 1), share
+    if calls == 2:
+        met, lm_share = (call == 0) & (frame > 0), share * statistics.tsd_survival_share
+    candidates = extended * min(beam, statistics.vocabulary)
+    candidates[call == calls - 1] = joint.reshape(frames, calls).sum(axis=1)
+    return _Search(
+        frame=frame,
+        joint=joint,
+        new=_discovered(joint, call > 0, share * beam, statistics.labels),
+        extended=extended,
+        extended_new=_discovered(extended, met, lm_share * beam, statistics.labels),
+        candidates=candidates,
+    )
+
+
+_SEARCHES: dict[str, Callable[[DecodeSettings, SpeechStatistics], _Search]] = {
+    "greedy": _greedy,
+    "alsd": _alsd,
+    "tsd": _tsd,
+}
+
+
+def _discovered(rows: Counts, where: npt.NDArray[np.bool_], per_step: float, labels: float) -> Counts:
+    """New prefixes: the empty one at step 0, then `per_step` where allowed, and never fewer than U in all."""
+    found = np.zeros_like(rows)
+    count = int(where.sum())
+    found[where] = _spread(max(labels, per_step * count), count)
+    found[0] = 1
+    return _at_most(rows, found)
+
+
+def _masked(rows: Counts, settings: DecodeSettings) -> Counts:
+    return np.full_like(rows, settings.beam) if settings.masked_rows else rows
+
+
+def _calls(rows: Counts, batched: bool) -> Counts:
+    return np.minimum(rows, 1) if batched else rows.copy()
+
+
+def _rounded(labels: float) -> int:
+    return math.floor(labels + 0.5)
+
+
+def _after_first(counts: Counts) -> Counts:
+    """Put the one row of step 0, the empty hypothesis, before the other steps."""
+    return np.concatenate((np.ones(1, dtype=np.int64), counts))
+
+
+def _spread(total: float, steps: int) -> Counts:
+    """`total` over steps, evenly: floor((i + 1) r) - floor(i r) at step i, where r = total / steps.
+
+    Their sum is floor(total), so it grows with `total` whatever the number of steps.
+    """
+    edges: Counts = np.floor(np.arange(steps + 1) * (total / max(steps, 1)) + _SLACK).astype(np.int64)
+    return edges[1:] - edges[:-1]
+
+
+def _at_most(rows: Counts, wanted: Counts) -> Counts:
+    """`wanted` with no step above `rows`: what does not fit a step is carried to the next."""
+    room = np.cumsum(rows)
+    backlog = np.minimum.accumulate(np.minimum(np.cumsum(wanted) - room, 0))
+    return np.diff(room + backlog, prepend=0)

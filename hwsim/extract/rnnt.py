@@ -1,0 +1,146 @@
+"""An RNN transducer as operations: the encoder over an utterance, and the networks of one search step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hwsim.extract.lstm import LstmLayer, LstmStack
+from hwsim.extract.spec import EncoderSpec, JointSpec, LstmStackSpec, NetworkSpec
+from hwsim.trace import Function, Kind, Role, TraceBuilder
+from hwsim.trace.builder import Operand, Rows
+
+
+def encoder_frames(spec: EncoderSpec, frames: int) -> int:
+    """Output frames of the encoder for a number of input frames."""
+    return -(-frames // spec.stack_factor) if spec.stack_before_layer is not None else frames
+
+
+def emit_encoder(b: TraceBuilder, spec: EncoderSpec, frames: int) -> list[int]:
+    """Add the encoder over `frames` input frames; return the tensors `(T, cells)` of its last layer.
+
+    Each layer is one input projection over all frames (per direction), then a recurrent loop. The two
+    directions are branches 0 and 1 of the same loop, so that a machine may run them side by side.
+    """
+    x = [b.tensor("encoder.input.features", Role.ACTIVATION, (frames, spec.input), "encoder.layer0")]
+    width = spec.input
+    for index in range(spec.layers):
+        if index == spec.stack_before_layer:
+            frames = encoder_frames(spec, frames)
+            width *= spec.stack_factor
+        name = f"encoder.layer{index}"
+        directions = ["forward_", "backward_"] if spec.bidirectional else [""]
+        lstms = [LstmLayer.declare(b, name, width, spec.cells, frames, prefix=d, steps=True) for d in directions]
+        for branch, lstm in enumerate(lstms):
+            lstm.project_input(b, x, frames, branch)
+        with b.loop(frames):
+            for branch, lstm in enumerate(lstms):
+                lstm.step(b, 1, branch)
+        x = [lstm.h for lstm in lstms]
+        width = spec.cells * len(lstms)
+    return x
+
+
+def declare_stack(b: TraceBuilder, name: str, spec: LstmStackSpec, rows: int) -> LstmStack:
+    """Declare the tensors of a prediction network or language model for up to `rows` hypotheses a step."""
+    layers = tuple(
+        LstmLayer.declare(b, f"{name}.layer{i}", spec.layer_input(i), spec.cells, rows) for i in range(spec.layers)
+    )
+    output = None
+    if spec.outputs is not None:
+        output = (
+            b.tensor(f"{name}.output.weight", Role.WEIGHT, (spec.cells, spec.outputs)),
+            b.tensor(f"{name}.output.bias", Role.BIAS, (spec.outputs,)),
+            b.tensor(f"{name}.output.logits", Role.STATE, (rows, spec.outputs)),
+            spec.outputs,
+        )
+    table = b.tensor(f"{name}.embedding.table", Role.WEIGHT, (spec.vocabulary, spec.embedding))
+    embedded = b.tensor(f"{name}.embedding.row", Role.ACTIVATION, (rows, spec.embedding))
+    cache = b.tensor(f"{name}.state.cache", Role.STATE, (1,))
+    return LstmStack(name, table, embedded, spec.embedding, layers, spec.dense_inputs, output, cache)
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """Tensor indices of a joint network."""
+
+    spec: JointSpec
+    encoder_weight: int
+    prediction_weight: int
+    encoder_bias: int | None
+    prediction_bias: int
+    encoder_side: int
+    prediction_side: int
+    hidden: int
+    weight: int
+    bias: int
+    logits: int
+
+    @classmethod
+    def declare(cls, b: TraceBuilder, spec: JointSpec, encoder_width: int, prediction_width: int, frames: int,
+                rows: int) -> Joint:  # fmt: skip
+        """Declare the joint for encoder outputs `(frames, encoder_width)` and up to `rows` hypotheses."""
+        size = spec.size
+        first, second, last = "joint.encoder_projection", "joint.prediction_projection", "joint.output"
+        two_biases = spec.combine != "concatenate"
+        return cls(
+            spec,
+            encoder_weight=b.tensor(f"{first}.weight", Role.WEIGHT, (encoder_width, size)),
+            prediction_weight=b.tensor(f"{second}.weight", Role.WEIGHT, (prediction_width, size)),
+            encoder_bias=b.tensor(f"{first}.bias", Role.BIAS, (size,)) if two_biases else None,
+            prediction_bias=b.tensor(f"{second}.bias", Role.BIAS, (size,)),
+            encoder_side=b.tensor(f"{first}.out", Role.STATE, (max(frames, rows), size)),
+            prediction_side=b.tensor(f"{second}.out", Role.STATE, (rows, size)),
+            hidden=b.tensor(f"{last}.hidden", Role.ACTIVATION, (rows, size)),
+            weight=b.tensor(f"{last}.weight", Role.WEIGHT, (size, spec.outputs)),
+            bias=b.tensor(f"{last}.bias", Role.BIAS, (spec.outputs,)),
+            logits=b.tensor(f"{last}.logits", Role.STATE, (rows, spec.outputs)),
+        )
+
+    def project_encoder(self, b: TraceBuilder, x: Sequence[int], m: Rows, layer: str,
+                        needs: Sequence[int] = ()) -> None:  # fmt: skip
+        """Project encoder frames: once for all frames, or again for the rows of a step.
+
+        `layer` names the operation: a hoisted projection runs with the encoder and its time is the encoder's, while
+        its weights are always the joint's.
+        """
+        b.matmul(layer, x, self.encoder_weight, self.encoder_side, m=m, bias=self.encoder_bias, needs=needs)
+
+    def project_prediction(self, b: TraceBuilder, h: int, m: Rows, layer: str) -> None:
+        """Project the prediction network's output for m rows; `layer` as in `project_encoder`."""
+        b.matmul(layer, [h], self.prediction_weight, self.prediction_side, m=m, bias=self.prediction_bias)
+
+    def step(self, b: TraceBuilder, m: Rows, needs: Sequence[int] = ()) -> None:
+        """Combine m (frame, hypothesis) pairs, activate, project to labels, log-softmax."""
+        size, labels, layer = self.spec.size, self.spec.outputs, "joint.output"
+        product = self.spec.combine == "multiply"
+        if self.spec.activation == "tanh":
+            function = Function.MULTIPLY_TANH if product else Function.ADD_TANH
+        else:
+            function = Function.MULTIPLY_RELU if product else Function.ADD_RELU
+        sides = [Operand(self.encoder_side, size), Operand(self.prediction_side, size), *map(Operand, needs)]
+        b.op(Kind.ELEMENTWISE, layer, sides, [Operand(self.hidden, size)], m=m, n=size, function=function)
+        b.matmul(layer, [self.hidden], self.weight, self.logits, m=m, bias=self.bias)
+        b.op(Kind.SOFTMAX, layer, [Operand(self.logits, labels)], [Operand(self.logits, labels)], m=m, n=labels)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchNetworks:
+    """Everything that a search step evaluates."""
+
+    encoder_out: list[int]
+    prediction: LstmStack
+    joint: Joint
+    language_models: tuple[LstmStack, ...]
+
+
+def declare_search(b: TraceBuilder, spec: NetworkSpec, encoder_out: list[int], frames: int, rows: int,
+                   language_models: Sequence[str]) -> SearchNetworks:  # fmt: skip
+    """Declare prediction network, joint and the named language models for up to `rows` hypotheses."""
+    encoder_width = spec.encoder.cells * (2 if spec.encoder.bidirectional else 1)
+    return SearchNetworks(
+        encoder_out,
+        declare_stack(b, "prediction", spec.prediction, rows),
+        Joint.declare(b, spec.joint, encoder_width, spec.prediction.cells, frames, rows),
+        tuple(declare_stack(b, name, spec.language_models[name], rows) for name in language_models),  # type: ignore[index]
+    )

@@ -1,0 +1,116 @@
+"""What a network file of `workloads/` may say: the parametric catalogue of transducers with LSTM parts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from hwsim.config import Frozen
+
+Size = Annotated[int, Field(ge=1)]
+
+
+class EncoderSpec(Frozen):
+    """A stack of LSTM layers over the whole utterance."""
+
+    input: Size
+    """Features per encoder frame."""
+    layers: Size
+    cells: Size
+    """Cells per direction and layer."""
+    bidirectional: bool = False
+    stack_before_layer: Annotated[int, Field(ge=0)] | None = None
+    """Concatenate neighbouring frames before this layer (counted from 0), which divides the frame rate."""
+    stack_factor: Size = 1
+    """How many frames are concatenated there."""
+    source: str
+
+    @model_validator(mode="after")
+    def _stacking_is_inside(self) -> EncoderSpec:
+        if self.stack_before_layer is not None and not self.stack_before_layer < self.layers:
+            raise ValueError(f"such that stack_before_layer is below layers ({self.layers})")
+        return self
+
+
+class LstmStackSpec(Frozen):
+    """An embedding and unidirectional LSTM layers: a prediction network, or with `outputs` a language model."""
+
+    vocabulary: Size
+    """Rows of the embedding table."""
+    embedding: Size
+    layers: Size
+    cells: Size
+    outputs: Size | None = None
+    """Labels of the output layer; none for a prediction network."""
+    dense_inputs: bool = False
+    """Layer i > 0 reads the embedding beside the output of the layer below."""
+    source: str
+
+    def layer_input(self, layer: int) -> int:
+        """Input size of an LSTM layer, counted from 0."""
+        if layer == 0:
+            return self.embedding
+        return self.cells + (self.embedding if self.dense_inputs else 0)
+
+
+class JointSpec(Frozen):
+    """The joint network: project both sides to `size`, combine, activate, project to `outputs`."""
+
+    combine: Literal["add", "multiply", "concatenate"]
+    """Concatenating and projecting is projecting both sides and adding, with one bias instead of two."""
+    size: Size
+    activation: Literal["tanh", "relu"]
+    outputs: Size
+    """Labels including blank."""
+    source: str
+
+
+class DecodeDefaults(Frozen):
+    """How the network is decoded when the user does not say otherwise."""
+
+    algorithm: Literal["greedy", "alsd", "tsd"]
+    beam: Size
+    frames: Size
+    """Encoder input frames of the standard utterance."""
+    labels_per_second: Annotated[float, Field(gt=0)]
+    u_max_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """ALSD: U_max as a share of the encoder's output frames."""
+    lm_cache: bool = True
+    """Whether language model states are cached by label prefix, as prediction network outputs are."""
+    source: str
+
+
+class PublishedSizes(Frozen):
+    """Parameter counts that the source prints, for the tests and for `hwsim show`."""
+
+    parameters: dict[str, Annotated[float, Field(gt=0)]]
+    """Component name to count; `acoustic` is encoder + prediction + joint."""
+    relative_tolerance: Annotated[float, Field(ge=0, lt=1)]
+    """0 where the source prints an exact count, else what its rounding leaves open."""
+    source: str
+
+
+class NetworkSpec(Frozen):
+    """One file of `workloads/`."""
+
+    name: str
+    description: str
+    family: Literal["rnnt"]
+    frame_period_s: Annotated[float, Field(gt=0)]
+    """Time between encoder input frames."""
+    encoder: EncoderSpec
+    prediction: LstmStackSpec
+    joint: JointSpec
+    language_models: dict[Literal["external_lm", "source_lm"], LstmStackSpec] = Field(default_factory=dict)
+    decode: DecodeDefaults
+    published: PublishedSizes
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> NetworkSpec:
+        for name, model in self.language_models.items():
+            if model.outputs is None:
+                raise ValueError(f"such that language_models.{name}.outputs is given")
+        if self.prediction.outputs is not None:
+            raise ValueError("such that prediction has no outputs (the joint network has them)")
+        return self

@@ -1,0 +1,104 @@
+"""The YAML file of a precision policy: its schema, and how it becomes a `PrecisionPolicy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Discriminator, Field, Tag
+
+from hwsim.config import Document, Frozen, read_document, validate
+from hwsim.errors import ConfigError
+from hwsim.numerics.formats import FormatError, NumberFormat
+from hwsim.numerics.policy import LayerPrecision, PartialPrecision, PrecisionPolicy, is_dense
+
+
+def _format(text: str) -> str:
+    try:
+        NumberFormat.parse(text)
+    except FormatError as error:
+        raise ValueError(f"must be a number format ({error.reason})") from None
+    return text
+
+
+def _dense(text: str) -> str:
+    if not is_dense(NumberFormat.parse(_format(text))):
+        raise ValueError("must be a dense int or float format (codebooks and N:M are for weights)")
+    return text
+
+
+FormatText = Annotated[str, AfterValidator(_format)]
+DenseText = Annotated[str, AfterValidator(_dense)]
+
+
+class LayerDefault(Frozen):
+    """The formats of every layer that no rule matches."""
+
+    weights: FormatText
+    """Format of the weights."""
+    activations: DenseText
+    """Format of inputs and outputs, and of a recurrent hidden state."""
+    state: DenseText
+    """Format of what stays inside a layer and meets no weights, such as the LSTM cell."""
+    bias: DenseText
+    """Format of what is added to the products."""
+
+
+class LayerRule(Frozen):
+    """The formats that a rule sets; what is left out stays as the rules before it say."""
+
+    weights: FormatText | None = None
+    """Format of the weights."""
+    activations: DenseText | None = None
+    """Format of inputs and outputs, and of a recurrent hidden state."""
+    state: DenseText | None = None
+    """Format of what stays inside a layer and meets no weights, such as the LSTM cell."""
+    bias: DenseText | None = None
+    """Format of what is added to the products."""
+    optional: bool = False
+    """Whether the rule may match no layer of a network."""
+
+
+def _form(value: Any) -> str:
+    return "long" if isinstance(value, dict) else "short"
+
+
+RuleOrFormat = Annotated[Annotated[DenseText, Tag("short")] | Annotated[LayerRule, Tag("long")], Discriminator(_form)]
+
+
+class PolicyFile(Frozen):
+    """A precision policy: number formats by layer."""
+
+    description: str
+    """What the policy is, in a sentence."""
+    source: str | None = None
+    """Where the choice of formats is published."""
+    assumption: str | None = None
+    """What was chosen here and not published, and why; a source or an assumption must be given."""
+    default: LayerDefault
+    """The formats of every layer that no rule matches."""
+    layers: dict[str, RuleOrFormat] = Field(default_factory=dict)
+    """Globs over dotted layer names, later ones override earlier ones; a bare format sets all four fields."""
+
+
+def read_policy(path: str | Path) -> PrecisionPolicy:
+    """Read a policy file; the policy's name is the file's. Raises ConfigError with file and line."""
+    return build_policy(read_document(path))
+
+
+def build_policy(document: Document) -> PrecisionPolicy:
+    """Build the policy of a document. Raises ConfigError with file and line."""
+    model = validate(PolicyFile, document)
+    if not model.source and not model.assumption:
+        raise ConfigError(f"{document.file}:1: source or assumption must be given in the file, got neither")
+    default = {name: NumberFormat.parse(text) for name, text in model.default.model_dump().items()}
+    rules = tuple((glob, _partial(rule)) for glob, rule in model.layers.items())
+    return PrecisionPolicy(Path(document.file).stem, rules, LayerPrecision(**default))
+
+
+def _partial(rule: str | LayerRule) -> PartialPrecision:
+    if isinstance(rule, str):
+        return PartialPrecision.same(NumberFormat.parse(rule))
+    formats = rule.model_dump(exclude={"optional"}, exclude_none=True)
+    parsed = {name: NumberFormat.parse(text) for name, text in formats.items()}
+    return PartialPrecision(**parsed, optional=rule.optional)

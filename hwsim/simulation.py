@@ -1,0 +1,209 @@
+"""`simulate`: a workload, decoded, at a precision, on an architecture; the rooms from numerics to engine joined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwsim import __version__
+from hwsim.arch import Architecture, load_arch
+from hwsim.decode.search import default_settings, utterance_trace
+from hwsim.decode.settings import DecodeSettings
+from hwsim.engine.run import CAUSES, ENERGY_PARTS, Engine, Run, run_trace
+from hwsim.extract import Workload, load_workload
+from hwsim.numerics import PrecisionPolicy, load_policy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FP32_BITS = 32
+
+
+@dataclass(frozen=True)
+class ComponentResult:
+    """One component of the recognizer: encoder, prediction, joint, a language model, the search."""
+
+    name: str
+    latency_s: float
+    """Time on the critical path; the components add up to the latency of the utterance."""
+    cycles: int
+    energy_j: float
+    macs: int
+    dram_bytes: int
+    bound: str
+    """What most of its time is spent on, one of `hwsim.engine.CAUSES`; `none` when it is hidden behind others."""
+    cycles_by_cause: Mapping[str, float]
+    achieved_ops_per_s: float
+    """2 operations per MAC over its latency; 0 when it is hidden behind others."""
+    utilization: float
+    """MACs over what the arrays could do in its latency, each operation in its own format."""
+    parameters: int
+    weight_bits: int
+
+    @property
+    def compression(self) -> float:
+        """Size of its weights in FP32 over their stored size."""
+        return FP32_BITS * self.parameters / self.weight_bits if self.weight_bits else 1.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """A simulated utterance. Totals are the sums of the components."""
+
+    arch: Architecture
+    workload: Workload
+    policy: PrecisionPolicy
+    settings: DecodeSettings
+    frames: int
+    engine: Engine
+    cycles: int
+    components: Mapping[str, ComponentResult]
+    energy_by_part_j: Mapping[str, float]
+    run: Run = field(repr=False, compare=False)
+
+    @property
+    def latency_s(self) -> float:
+        """From the first frame at hand to the last label, s."""
+        return self.cycles / self.arch.clock_hz
+
+    @property
+    def audio_s(self) -> float:
+        """Length of the utterance, s."""
+        return self.workload.audio_seconds(self.frames)
+
+    @property
+    def rtf(self) -> float:
+        """Real-time factor: latency over audio length."""
+        return self.latency_s / self.audio_s
+
+    @property
+    def energy_j(self) -> float:
+        """Energy of the utterance with DRAM, host and leakage, J."""
+        return float(sum(c.energy_j for c in self.components.values()))
+
+    @property
+    def energy_per_audio_second_j(self) -> float:
+        """Energy per second of audio, J/s."""
+        return self.energy_j / self.audio_s
+
+    @property
+    def compression(self) -> float:
+        """Size of all weights of the decode in FP32 over their stored size."""
+        parts = self.components.values()
+        return FP32_BITS * sum(c.parameters for c in parts) / sum(c.weight_bits for c in parts)
+
+    @cached_property
+    def assumptions(self) -> list[str]:
+        """Every assumption the result rests on: `path = value: why`."""
+        listed = [f"arch.{path} = {value:g}: {why}" for path, value, why in self.arch.assumptions()]
+        listed.append(f"workload.decode: {self.workload.spec.decode.source}")
+        return listed
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Hashes and versions of everything that made this result."""
+        return {
+            "hwsim": __version__,
+            "arch": f"{self.arch.name} {self.arch.digest[:12]}",
+            "workload": f"{self.workload.name} {self.workload.digest}",
+            "precision": f"{self.policy.name} {self.policy.digest[:12]}",
+            "decode": ", ".join(f"{name}={value}" for name, value in asdict(self.settings).items()),
+            "frames": str(self.frames),
+            "engine": self.engine,
+        }
+
+    def speedup_over(self, other: Result) -> dict[str, float]:
+        """Latency of another result over this one's: `total` and each component that takes time in both."""
+        found = {"total": other.latency_s / self.latency_s}
+        for name, mine in self.components.items():
+            theirs = other.components.get(name)
+            if theirs and mine.cycles and theirs.cycles:
+                found[name] = theirs.latency_s / mine.latency_s
+        return found
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per component, as pandas."""
+        import pandas as pd
+
+        rows = []
+        for component in self.components.values():
+            row = asdict(component)
+            row |= {f"cycles_{cause}": cycles for cause, cycles in row.pop("cycles_by_cause").items()}
+            rows.append(row | {"energy_share": component.energy_j / self.energy_j})
+        return pd.DataFrame(rows).set_index("name")
+
+    def to_dict(self, versus: Result | None = None) -> dict[str, Any]:
+        """What `--json` writes; speed-ups are over `versus` and null without it."""
+        speedup = self.speedup_over(versus) if versus else {}
+        parts = {}
+        for name, c in self.components.items():
+            parts[name] = asdict(c) | {"compression": c.compression, "speedup": speedup.get(name)}
+        return {
+            "rtf": self.rtf, "latency_s": self.latency_s, "audio_s": self.audio_s, "energy_j": self.energy_j,
+            "energy_per_audio_second_j": self.energy_per_audio_second_j, "cycles": self.cycles,
+            "compression": self.compression, "speedup": speedup.get("total"),
+            "energy_by_part_j": dict(self.energy_by_part_j), "components": parts,
+            "assumptions": self.assumptions, "provenance": self.provenance,
+            "versus": versus.provenance if versus else None,
+        }  # fmt: skip
+
+
+def simulate(
+    arch: Architecture | str | Path,
+    workload: Workload | str | Path,
+    precision: PrecisionPolicy | str | Path = "int4",
+    *,
+    beam: int | None = None,
+    decoder: str | None = None,
+    lm: str | None = None,
+    frames: int | None = None,
+    engine: Engine = "fast",
+    settings: DecodeSettings | None = None,
+) -> Result:
+    """Simulate one utterance of a workload on an architecture.
+
+    `beam`, `decoder` (alsd, tsd, greedy), `lm` (none, shallow, density-ratio) and `frames` (encoder input frames)
+    default to what the workload's file says; `settings` replaces all decode options at once. Raises HwsimError.
+    """
+    machine = arch if isinstance(arch, Architecture) else load_arch(arch)
+    network = workload if isinstance(workload, Workload) else load_workload(workload)
+    policy = precision if isinstance(precision, PrecisionPolicy) else load_policy(precision)
+    decode = settings or default_settings(network, beam=beam, algorithm=decoder, lm=lm)
+    frames = network.spec.decode.frames if frames is None else frames
+    trace = utterance_trace(network, decode, frames)
+    run = run_trace(machine, trace.with_precision(policy), engine)
+    components, parts = _account(machine, run)
+    return Result(machine, network, policy, decode, frames, engine, run.schedule.cycles, components, parts, run)
+
+
+def _account(arch: Architecture, run: Run) -> tuple[dict[str, ComponentResult], dict[str, float]]:
+    """Sum time, energy and bytes per component."""
+    trace = run.trace
+    count = len(trace.components)
+    of = trace.component
+    critical = np.stack([np.bincount(of, row, count) for row in run.critical_cycles.T], axis=1)
+    energy = np.bincount(of, run.energy_pj.sum(axis=1), count) * 1e-12
+    macs, dram = (np.bincount(of, column, count) for column in (trace.macs, run.dram_bytes))
+    klass = run.trace.structure["classes"].of_operation
+    peak = run.costs.peak_macs_per_cycle[klass]
+    ideal_cycles = np.bincount(of, trace.macs / np.maximum(peak, 1), count)
+    found = {}
+    for i, name in enumerate(trace.components):
+        cycles = round(float(critical[i].sum()))
+        seconds = cycles / arch.clock_hz
+        totals = trace.totals(name)
+        found[name] = ComponentResult(
+            name=name, latency_s=seconds, cycles=cycles, energy_j=float(energy[i]), macs=int(macs[i]),
+            dram_bytes=int(dram[i]), bound=CAUSES[int(np.argmax(critical[i]))] if cycles else "none",
+            cycles_by_cause=dict(zip(CAUSES, critical[i].tolist(), strict=True)),
+            achieved_ops_per_s=2 * float(macs[i]) / seconds if cycles else 0.0,
+            utilization=float(ideal_cycles[i]) / cycles if cycles else 0.0,
+            parameters=totals.parameters, weight_bits=totals.weight_bits,
+        )  # fmt: skip
+    parts = dict(zip(ENERGY_PARTS, (run.energy_pj.sum(axis=0) * 1e-12).tolist(), strict=True))
+    return found, parts
