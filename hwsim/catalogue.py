@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hwsim.errors import HwsimError, nearest
 
+SCHEMA_FILE = "schema.json"
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -37,4 +42,16 @@ def find(kind: str, what: str, name_or_path: str | Path) -> Path:
     path = data_folder(kind) / f"{text}.yaml"
     if not path.is_file():
         raise HwsimError(f"unknown {what} '{text}'{nearest(text, names(kind))}")
+    return path
+
+
+def schema_text(schema: Mapping[str, Any]) -> str:
+    """The committed form of a JSON Schema."""
+    return json.dumps({"$schema": _DIALECT, **schema}, indent=1, ensure_ascii=False) + "\n"
+
+
+def write_schema(kind: str, schema: Mapping[str, Any]) -> Path:
+    """Write the JSON Schema of a catalogue's files beside them and return its path."""
+    path = data_folder(kind) / SCHEMA_FILE
+    path.write_text(schema_text(schema), encoding="utf-8")
     return path

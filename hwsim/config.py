@@ -6,7 +6,9 @@ and a wrong value is reported as `file:line: dotted.path must be <rule>, got <va
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,16 +103,23 @@ def parse_scalar(text: str) -> Any:
 
 def read_document(path: str | Path) -> Document:
     """Read a YAML file. Raises ConfigError for a missing file, bad syntax or a duplicate key."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.constructor import DuplicateKeyError
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"{path}: must be a readable YAML file, got {reason}") from None
+    data, lines = _parse(text, str(path))
+    return Document(copy.deepcopy(data), str(path), lines)
+
+
+@lru_cache(maxsize=64)
+def _parse(text: str, path: str) -> tuple[Any, dict[Location, int]]:
+    """Plain data and lines of a YAML text; parsing is the slow part of loading a file."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.constructor import DuplicateKeyError
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
     try:
         data = YAML(typ="rt", pure=True).load(text)
     except DuplicateKeyError as error:
@@ -125,7 +134,7 @@ def read_document(path: str | Path) -> Document:
     if not isinstance(data, Mapping):
         raise ConfigError(f"{path}:1: must be a mapping of keys to values, got {_show(data)}")
     lines: dict[Location, int] = {(): 1}
-    return Document(_plain(data, (), lines, str(path)), str(path), lines)
+    return _plain(data, (), lines, path), lines
 
 
 def _plain(node: Any, location: Location, lines: dict[Location, int], file: str) -> Any:
@@ -227,10 +236,10 @@ def _resolve(nodes: list[dict[str, Any]], schema: dict[str, Any]) -> list[dict[s
 
 
 _RULES = {
-    "greater_than": "greater than {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "less than {lt}",
-    "less_than_equal": "at most {le}",
+    "greater_than": "greater than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
     "literal_error": "one of {expected}",
     "enum": "one of {expected}",
     "int_parsing": "an integer",

@@ -191,7 +191,7 @@ def _account(arch: Architecture, run: Run) -> tuple[dict[str, ComponentResult], 
     macs, dram = (np.bincount(of, column, count) for column in (trace.macs, run.dram_bytes))
     klass = run.trace.structure["classes"].of_operation
     peak = run.costs.peak_macs_per_cycle[klass]
-    ideal_cycles = np.bincount(of, trace.macs / np.maximum(peak, 1), count)
+    ideal_cycles = np.bincount(of, np.where(peak > 0, trace.macs / np.maximum(peak, 1), 0), count)
     found = {}
     for i, name in enumerate(trace.components):
         cycles = round(float(critical[i].sum()))

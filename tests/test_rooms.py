@@ -26,6 +26,7 @@ ORDER = (
     "execute",
     "validate",
     "sweep",
+    "reproduce",
     "report",
     "cli",
 )

@@ -32,10 +32,11 @@ def members(wheel: Path) -> set[str]:
 
 @pytest.mark.parametrize("catalogue", CATALOGUES)
 def test_every_data_file_is_in_the_wheel(wheel: Path, catalogue: str) -> None:
-    expected = {f"hwsim/_data/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / catalogue).rglob("*.yaml")}
-    found = {name for name in members(wheel) if name.startswith(f"hwsim/_data/{catalogue}/")}
-    assert expected
-    assert {name for name in found if name.endswith(".yaml")} == expected
+    files = [path for path in (ROOT / catalogue).rglob("*") if path.suffix in (".yaml", ".json")]
+    expected = {f"hwsim/_data/{path.relative_to(ROOT).as_posix()}" for path in files}
+    assert f"hwsim/_data/{catalogue}/schema.json" in expected
+    assert len(expected) > 1
+    assert {name for name in members(wheel) if name.startswith(f"hwsim/_data/{catalogue}/")} == expected
 
 
 def test_every_module_is_in_the_wheel(wheel: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ from hwsim import catalogue
 from hwsim.arch.architecture import Architecture
 from hwsim.arch.loading import FOLDER
 
-SCHEMA_FILE = "schema.json"
 _REFERENCE = "#/$defs/"
 _PARTIAL = "Changes"
 
@@ -32,7 +30,6 @@ def json_schema() -> dict[str, Any]:
     changes["required"] = ["extends", "name", "description"]
     partials = {name + _PARTIAL: _partial(definitions[name], blocks) for name in blocks}
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "hwsim architecture",
         "if": {"required": ["extends"]},
         "then": changes,
@@ -43,14 +40,12 @@ def json_schema() -> dict[str, Any]:
 
 def schema_text() -> str:
     """The committed form of the schema."""
-    return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
+    return catalogue.schema_text(json_schema())
 
 
 def write_json_schema() -> Path:
     """Write the schema beside the architecture files and return its path."""
-    path = catalogue.data_folder(FOLDER) / SCHEMA_FILE
-    path.write_text(schema_text(), encoding="utf-8")
-    return path
+    return catalogue.write_schema(FOLDER, json_schema())
 
 
 def _partial(node: Any, blocks: set[str]) -> Any:

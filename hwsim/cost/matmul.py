@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from hwsim.cost.transfer import gather_cycles
 
 FloatArray = npt.NDArray[np.float64]
 
-SPLITS = ("n", "k", "m")
+SPLITS = ("n", "k", "m", "batch")
 """Dimensions that may be split over cores or over the arrays of a core, in order of preference."""
 PARTIAL_SUM_BYTES = 4
 
@@ -48,6 +49,8 @@ class ProductCosts:
     """Index into `SPLITS`."""
     scratchpad_read_bits: FloatArray
     scratchpad_write_bits: FloatArray
+    buffer_bits: FloatArray
+    """Through the operand buffers of all arrays."""
     mac_energy_pj: FloatArray
     """At the reference operating point."""
 
@@ -55,56 +58,137 @@ class ProductCosts:
 def product_costs(arch: Architecture, fmt: str, products: Products) -> ProductCosts:
     """Cost products that are computed in the native format `fmt`, each split the way that is fastest.
 
-    Over the cores of a group and over the arrays of a core, n, k or m is split in equal parts (the largest
+    Over the cores of a group and over the arrays of a core, n, k, m or the batch is split in equal parts (the largest
     part counts). Splitting k over cores adds partial sums of 4 bytes on the interconnect; arrays of one core
-    add theirs on the way out. Of equally fast ways the first of n, k, m is taken.
+    add theirs on the way out. Of equally fast ways the first of n, k, m, batch is taken. When the scratchpads or the
+    operand buffers deliver operands slower than the arrays take them, the difference is added to the load cycles.
     """
-    arrays = arch.array.arrays_per_core.value
-    best: list[IntArray] | None = None
-    for core_split, core_dim in enumerate(SPLITS):
-        for array_dim in SPLITS:
-            option = _option(arch, fmt, products, core_split, core_dim, array_dim, arrays)
-            if best is None:
-                best = option
-            else:
-                better = option[0] < best[0]
-                best = [np.where(better, new, old) for new, old in zip(option, best, strict=True)]
-    assert best is not None
-    _, stream, load, overhead, reduce_bytes, core_split_index, tiles_n, blocks_k = best
+    ways = [_way(arch, fmt, products, core_dim, array_dim) for core_dim in SPLITS for array_dim in SPLITS]
+    fastest = np.argmin(np.stack([way.time_cycles for way in ways]), axis=0)
+
+    def chosen(column: str) -> IntArray:
+        columns = np.stack([getattr(way, column) for way in ways])
+        return np.asarray(columns[fastest, np.arange(len(fastest))])
+
     array_format = arch.array.formats[fmt]
+    arrays = products.cores * arch.array.arrays_per_core.value
+    stream, load, overhead = chosen("stream_cycles"), chosen("load_cycles"), chosen("overhead_cycles")
+    traffic = _traffic(arch, fmt, products, chosen)
+    need = np.maximum(
+        (traffic.read_bits + traffic.write_bits) / (8 * _scratchpad_rate(arch) * products.cores),
+        traffic.buffer_bits / (8 * _buffer_rate(arch) * arrays),
+    )
+    stall = np.maximum(np.ceil(need).astype(np.int64) - stream - load - overhead, 0)
     macs = products.m * products.k * products.n * products.batch
-    outputs = products.m * products.n * products.batch
-    copies = np.where(core_split_index == SPLITS.index("m"), products.cores, 1)
-    weights = products.k * products.n * products.batch * products.weight_bits * copies
-    activations = products.m * products.k * products.batch * products.activation_bits * tiles_n
-    sums = outputs * array_format.accumulator_bits.value
     return ProductCosts(
-        stream, load, overhead, reduce_bytes, core_split_index,
-        scratchpad_read_bits=(weights + activations + sums * (blocks_k - 1)).astype(np.float64),
-        scratchpad_write_bits=(sums * blocks_k).astype(np.float64),
+        stream_cycles=stream,
+        load_cycles=load + stall,
+        overhead_cycles=overhead,
+        reduce_bytes=chosen("reduce_bytes"),
+        core_split=chosen("core_split"),
+        scratchpad_read_bits=traffic.read_bits,
+        scratchpad_write_bits=traffic.write_bits,
+        buffer_bits=traffic.buffer_bits,
         mac_energy_pj=macs.astype(np.float64) * array_format.energy_pj_per_mac.value,
-    )  # fmt: skip
+    )
 
 
-def _option(arch: Architecture, fmt: str, p: Products, core_split: int, core_dim: str, array_dim: str,
-            arrays: int) -> list[IntArray]:  # fmt: skip
-    """One way to split: time to compare, cycle parts, reduction bytes, split, passes over the operands."""
+def memory_energy_pj(arch: Architecture, costs: ProductCosts) -> FloatArray:
+    """Energy of the on-chip memories for products, pJ at the selected operating point."""
+    scratchpad, buffer = arch.memory.scratchpad, arch.memory.operand_buffer
+    energy = costs.scratchpad_read_bits * scratchpad.read_energy_pj_per_bit.value
+    energy = energy + costs.scratchpad_write_bits * scratchpad.write_energy_pj_per_bit.value
+    if buffer:
+        energy = energy + costs.buffer_bits * buffer.energy_pj_per_bit.value
+    return np.asarray(energy * arch.sram_energy_scale)
+
+
+def _scratchpad_rate(arch: Architecture) -> float:
+    """Scratchpad bytes per cycle and core."""
+    rate = arch.memory.scratchpad.bandwidth_bytes_per_cycle.value
+    return rate if arch.memory.scratchpad.scope == "core" else rate / arch.cores.value
+
+
+def _buffer_rate(arch: Architecture) -> float:
+    """Operand buffer bytes per cycle and array; unlimited where there is none."""
+    buffer = arch.memory.operand_buffer
+    return buffer.bandwidth_bytes_per_cycle.value if buffer else float("inf")
+
+
+@dataclass(frozen=True)
+class _Traffic:
+    read_bits: FloatArray
+    write_bits: FloatArray
+    buffer_bits: FloatArray
+
+
+def _traffic(arch: Architecture, fmt: str, p: Products, chosen: Callable[[str], IntArray]) -> _Traffic:
+    """Bits that a product moves from and to the scratchpads and through the operand buffers.
+
+    Weights are read once for each core that needs them. Activations pass the array once for every tile of outputs:
+    from the operand buffer when the part of an array fits there, else from the scratchpad each time. Partial sums
+    of the accumulator's width are written once per block of the inner dimension, and read again by the next.
+    """
+    copies = np.where(chosen("core_split") == SPLITS.index("m"), p.cores, 1)
+    weights = (p.k * p.n * p.batch * p.weight_bits * copies).astype(np.float64)
+    activations = (p.m * p.k * p.batch * p.activation_bits).astype(np.float64)
+    passes = activations * chosen("output_tiles")
+    buffer = arch.memory.operand_buffer
+    if buffer:
+        fits = chosen("array_inputs") * p.activation_bits <= 8 * buffer.capacity_bytes.value
+        from_scratchpad = np.where(fits, activations * chosen("output_parts"), passes)
+    else:
+        from_scratchpad = passes
+    sums = (p.m * p.n * p.batch * arch.array.formats[fmt].accumulator_bits.value).astype(np.float64)
+    blocks = chosen("inner_blocks")
+    return _Traffic(weights + from_scratchpad + sums * (blocks - 1), sums * blocks, weights + passes)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way to split products over cores and arrays."""
+
+    time_cycles: IntArray
+    """What is compared: array time and the exchange of partial sums."""
+    stream_cycles: IntArray
+    load_cycles: IntArray
+    overhead_cycles: IntArray
+    reduce_bytes: IntArray
+    core_split: IntArray
+    output_tiles: IntArray
+    """Passes of the activations over all arrays."""
+    output_parts: IntArray
+    """Arrays that need the same activations."""
+    inner_blocks: IntArray
+    """Blocks of the inner dimension whose partial sums are written."""
+    array_inputs: IntArray
+    """Activations that one array reads."""
+
+
+def _way(arch: Architecture, fmt: str, p: Products, core_dim: str, array_dim: str) -> _Way:
     array, array_format = arch.array, arch.array.formats[fmt]
+    arrays = array.arrays_per_core.value
     parts = {dim: np.where(core_dim == dim, p.cores, 1) * (arrays if array_dim == dim else 1) for dim in SPLITS}
-    share = {dim: ceil_div(getattr(p, dim), parts[dim]) for dim in SPLITS}
+    m, k, n, batch = (ceil_div(getattr(p, dim), parts[dim]) for dim in ("m", "k", "n", "batch"))
     element_bits = np.maximum(p.weight_bits, 1)
-    cycles = array_cycles(array, array_format, element_bits, share["m"], share["k"], share["n"])
-    tiles_n = ceil_div(share["n"], array_format.outputs_per_cycle) * parts["n"]
+    cycles = array_cycles(array, array_format, element_bits, m, k, n)
+    depth = np.full_like(p.m, array_format.inner_per_cycle)
     if array.weight_blocks is not None:
         block_bits = 8 * array.weight_blocks.register_block_bytes.value
-        depth = np.maximum(block_bits // (array_format.outputs_per_cycle * element_bits), array_format.inner_per_cycle)
-    else:
-        depth = np.full_like(p.m, array_format.inner_per_cycle)
-    blocks_k = ceil_div(share["k"], depth) * parts["k"]
-    reduce_bytes = p.m * p.n * p.batch * PARTIAL_SUM_BYTES * (p.cores > 1) * int(core_dim == "k")
-    time = cycles.total * p.batch + gather_cycles(arch, reduce_bytes)
+        depth = np.maximum(block_bits // (array_format.outputs_per_cycle * element_bits), depth)
+    reduce_bytes = p.m * p.n * p.batch * PARTIAL_SUM_BYTES * ((p.cores > 1) & (core_dim == "k"))
+    time = cycles.total * batch + gather_cycles(arch, reduce_bytes)
     if core_dim == "m":
         time = np.where((p.cores > 1) & ~p.copies_allowed, np.iinfo(np.int64).max, time)
-    split = np.full_like(p.m, core_split)
-    return [time, cycles.stream * p.batch, cycles.load * p.batch, cycles.overhead * p.batch, reduce_bytes, split,
-            tiles_n, blocks_k]  # fmt: skip
+    return _Way(
+        time_cycles=time,
+        stream_cycles=cycles.stream * batch,
+        load_cycles=cycles.load * batch,
+        overhead_cycles=cycles.overhead * batch,
+        reduce_bytes=reduce_bytes,
+        core_split=np.full_like(p.m, SPLITS.index(core_dim)),
+        output_tiles=ceil_div(n, array_format.outputs_per_cycle) * parts["n"],
+        output_parts=parts["n"] * np.ones_like(p.m),
+        inner_blocks=ceil_div(k, depth) * parts["k"],
+        array_inputs=m * k,
+    )

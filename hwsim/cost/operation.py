@@ -11,11 +11,12 @@ import numpy as np
 from hwsim.arch import Architecture
 from hwsim.cost.array import IntArray
 from hwsim.cost.classes import OperationClasses, operation_classes
-from hwsim.cost.matmul import FloatArray, Products, product_costs
+from hwsim.cost.matmul import FloatArray, Products, memory_energy_pj, product_costs
 from hwsim.cost.vector import function_counts, vector_cycles, vector_energy_pj
 from hwsim.numerics.formats import NumberFormat, mac_format
 from hwsim.trace import Kind, Trace
-from hwsim.trace.table import MAC_KINDS
+
+ARRAY_KINDS = (Kind.MATMUL, Kind.CONV1D, Kind.CONV2D)
 
 
 class Unit(IntEnum):
@@ -54,7 +55,7 @@ class ClassCosts:
     host_pj: FloatArray
     link_pj: FloatArray
     peak_macs_per_cycle: FloatArray
-    """Of all cores in the format of the operation; 0 for operations without MACs."""
+    """Of all cores in the format of the operation; 0 for operations that no array computes."""
     multicast: IntArray
     """1 where every core needs all of the weights (m is split)."""
 
@@ -76,7 +77,7 @@ def class_costs(arch: Architecture, trace: Trace, resident: IntArray) -> ClassCo
     costs.cores[:] = np.where(classes.halved == 1, max(1, cores // 2), cores)
     busy = classes.m > 0
     formats = [NumberFormat.parse(t.format) for t in trace.tensors]
-    _cost_products(arch, classes, formats, resident, costs, busy & np.isin(classes.kind, MAC_KINDS))
+    _cost_products(arch, classes, formats, resident, costs, busy & np.isin(classes.kind, ARRAY_KINDS))
     _cost_vector(arch, classes, formats, costs, busy)
     control, launch = (np.flatnonzero(busy & (classes.kind == kind)) for kind in (Kind.HOST, Kind.LAUNCH))
     per_hypothesis = arch.host.per_hypothesis_s.value * classes.m[control].astype(np.float64)
@@ -123,9 +124,7 @@ def _cost_products(arch: Architecture, classes: OperationClasses, formats: list[
         costs.reduce_bytes[at] = found.reduce_bytes
         costs.multicast[at] = found.core_split == 2
         costs.mac_pj[at] = found.mac_energy_pj * arch.logic_energy_scale
-        read = found.scratchpad_read_bits * arch.memory.scratchpad.read_energy_pj_per_bit.value
-        write = found.scratchpad_write_bits * arch.memory.scratchpad.write_energy_pj_per_bit.value
-        costs.scratchpad_pj[at] = (read + write) * arch.sram_energy_scale
+        costs.scratchpad_pj[at] = memory_energy_pj(arch, found)
         costs.peak_macs_per_cycle[at] = arch.macs_per_cycle(name)
 
 

@@ -14,6 +14,8 @@ FloatArray = npt.NDArray[np.float64]
 FUNCTIONS = tuple(VectorFunctions.model_fields)
 
 PER_ELEMENT: dict[tuple[int, int], dict[str, float]] = {
+    # Per MAC: each output of a depthwise convolution has its own weights, which leaves most of a MAC array idle.
+    (Kind.DEPTHWISE, Function.NONE): {"multiply": 1, "add": 1},
     # Per cell: 4 sums of the two gate products, 3 sigmoids and 2 tanh, f*c + i*g and o*tanh(c), h to its format.
     (Kind.LSTM, Function.NONE): {"add": 5, "multiply": 3, "sigmoid": 3, "tanh": 2, "convert": 1},
     # Maximum, subtract it, exponential, sum, subtract the logarithm of the sum.
@@ -53,6 +55,8 @@ def function_counts(classes: OperationClasses) -> FloatArray:
         else:
             per_element = PER_ELEMENT.get((kind, function), {})
         elements = int(classes.m[i] * classes.n[i])
+        if kind == Kind.DEPTHWISE:
+            elements *= int(classes.k[i] * classes.batch[i])
         for name, count in per_element.items():
             counts[i, FUNCTIONS.index(name)] += count * elements
         for name, count in PER_ROW.get(kind, {}).items():

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from hwsim.engine.fast import order_edges
 from hwsim.engine.tasks import IntArray, Schedule, TaskGraph
 
 
@@ -24,7 +23,7 @@ class CriticalPath:
 
 def critical_path(graph: TaskGraph, schedule: Schedule) -> CriticalPath:
     """Walk back from the task that ends last. The same for both engines: it reads only the schedule."""
-    order_ptr, order = order_edges(graph)
+    order_ptr, order = graph.order
     task, busy, latency = _walk(
         schedule.ready, schedule.start, schedule.release, schedule.end, graph.channel, len(graph.channels),
         graph.dep_ptr, graph.dep, order_ptr, order,

@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from hwsim.engine.tasks import IntArray, Schedule, TaskGraph
+from hwsim.engine.tasks import Schedule, TaskGraph
 from hwsim.errors import HwsimError
 
 
 def run_fast(graph: TaskGraph) -> Schedule:
     """Run a task graph. Raises HwsimError when tasks wait for each other for ever."""
-    order_ptr, order = order_edges(graph)
+    order_ptr, order = graph.order
     ready, start, done = _run(
         graph.duration,
         graph.latency,
@@ -30,71 +30,6 @@ def run_fast(graph: TaskGraph) -> Schedule:
         raise HwsimError(f"{len(graph) - done} of {len(graph)} tasks wait for each other; a ring buffer is never freed")
     release = start + graph.duration
     return Schedule(ready, start, release, release + graph.latency)
-
-
-def order_edges(graph: TaskGraph) -> tuple[IntArray, IntArray]:
-    """CSR lists of the tasks that must have *released* before each task may be ready (units and rings)."""
-    pointer, values = _order_edges(
-        graph.unit_ptr, graph.unit, len(graph.units), graph.ring_bytes, graph.acquire, graph.frees
-    )
-    return pointer, values
-
-
-@njit(cache=True)
-def _order_edges(unit_ptr, unit, units, ring_bytes, acquire, frees):  # type: ignore[no-untyped-def]
-    count = len(acquire)
-    freed_by = np.full(count, -1, np.int64)
-    for task in range(count):
-        for source in frees[task]:
-            if source >= 0:
-                freed_by[source] = task
-    before = np.full(units, -1, np.int64)
-    oldest = np.zeros(units, np.int64)
-    filled = np.zeros(units, np.int64)
-    held = np.zeros(units, np.int64)
-    slots = np.zeros(units, np.int64)
-    for task in range(count):
-        if acquire[task] > 0:
-            for at in range(unit_ptr[task], unit_ptr[task + 1]):
-                slots[unit[at]] += 1
-    first_slot = np.zeros(units + 1, np.int64)
-    for u in range(units):
-        first_slot[u + 1] = first_slot[u] + slots[u]
-    ring = np.empty(first_slot[units], np.int64)
-    pointer = np.zeros(count + 1, np.int64)
-    values = np.empty(len(unit) + first_slot[units], np.int64)
-    size = 0
-    for task in range(count):
-        begin = size
-        for at in range(unit_ptr[task], unit_ptr[task + 1]):
-            u = unit[at]
-            if before[u] >= 0:
-                size = _add(values, begin, size, before[u])
-            before[u] = task
-            if acquire[task] > 0 and ring_bytes[u] > 0:
-                while held[u] + acquire[task] > ring_bytes[u]:
-                    popped = ring[first_slot[u] + oldest[u]]
-                    oldest[u] += 1
-                    held[u] -= acquire[popped]
-                    if freed_by[popped] < 0 or freed_by[popped] >= task:
-                        values[size] = task
-                        size += 1
-                    else:
-                        size = _add(values, begin, size, freed_by[popped])
-                ring[first_slot[u] + filled[u]] = task
-                filled[u] += 1
-                held[u] += acquire[task]
-        pointer[task + 1] = size
-    return pointer, values[:size].copy()
-
-
-@njit(cache=True, inline="always")
-def _add(values, begin, size, value):  # type: ignore[no-untyped-def]
-    for i in range(begin, size):
-        if values[i] == value:
-            return size
-    values[size] = value
-    return size + 1
 
 
 @njit(cache=True)

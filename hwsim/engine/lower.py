@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from numba import njit
 
 from hwsim.arch import Architecture
 from hwsim.cost.classes import operation_classes
 from hwsim.cost.operation import ClassCosts, Unit
 from hwsim.cost.transfer import dram_rate, gather_cycles, gather_latency_cycles
+from hwsim.engine.layout import Layout, Operations, ranges, task_dependencies
 from hwsim.engine.plan import Plan, passes, ring_bytes_per_core
-from hwsim.engine.structure import IntArray, Structure, structure
+from hwsim.engine.structure import IntArray, structure
 from hwsim.engine.tasks import TaskGraph
 from hwsim.numerics.formats import NumberFormat
 from hwsim.trace import Trace
@@ -33,9 +33,12 @@ class TaskKind(IntEnum):
     STORE = 8
 
 
+KIND_OF_UNIT = np.array([TaskKind.WAIT, TaskKind.COMPUTE, TaskKind.VECTOR, TaskKind.HOST, TaskKind.LINK,
+                         TaskKind.LINK, TaskKind.WAIT, TaskKind.WAIT])  # fmt: skip
+"""Kind of the task that does the work on each `Unit`; state in DRAM only waits for its transfer."""
+CHANNELS = ("dram", "ring")
 CORE_UNITS = ("array", "vector", "weight_dma", "activation_dma", "store_dma")
 SHARED_UNITS = ("host", "link_in", "link_out")
-DRAM, RING = 0, 1
 
 
 @dataclass(frozen=True)
@@ -56,44 +59,63 @@ class Lowered:
 
 
 def lower(arch: Architecture, trace: Trace, plan: Plan, costs: ClassCosts) -> Lowered:
-    """Lower every operation of a trace to tasks on the cores of its group."""
+    """Lower every operation of a trace to tasks on the cores of its group.
+
+    An operation first brings the weights that stay. It is computed in tiles: each waits for its part of the weights
+    and activations that come from DRAM, frees their room in the ring buffers, and is followed by its part of the
+    store. What a matrix product will contract is then gathered by all cores.
+    """
+    ops = _operations(arch, trace, plan, costs)
+    layout = Layout.of(ops)
+    table = _TaskTable(layout.size)
+    _write_transfers(arch, plan, ops, layout, table)
+    _write_computation(arch, trace, costs, ops, layout, table)
+    dep_ptr, dep = task_dependencies(trace, plan, ops, layout)
+    cores = arch.cores.value
+    names = [f"core{core}.{name}" for name in CORE_UNITS for core in range(cores)] + list(SHARED_UNITS)
+    rings = np.zeros(len(names), dtype=np.int64)
+    for unit, size_bytes in zip(("weight_dma", "activation_dma"), ring_bytes_per_core(arch), strict=True):
+        first = CORE_UNITS.index(unit) * cores
+        rings[first : first + cores] = size_bytes
+    unit_ptr, units = ranges(table.first_unit, table.units)
+    graph = TaskGraph(
+        tuple(names), rings, CHANNELS, table.duration, table.latency, table.channel, table.acquire, table.frees,
+        unit_ptr, units, dep_ptr, dep,
+    )  # fmt: skip
+    weight_bytes = ops.weight_bytes + plan.resident_bytes
+    return Lowered(
+        graph, table.operation, table.kind, ops.gathered_bytes, weight_bytes, ops.load_bytes, ops.store_bytes
+    )
+
+
+def _operations(arch: Architecture, trace: Trace, plan: Plan, costs: ClassCosts) -> Operations:
     s = structure(trace)
     of = operation_classes(trace).of_operation
     cores = arch.cores.value
     unit = costs.unit[of]
     group = np.where(s.halved == 1, max(1, cores // 2), cores)
-    first_core = np.where((s.halved == 1) & (trace.columns["branch"] > 0) & (cores > 1), cores // 2, 0)
+    second_half = (s.halved == 1) & (trace.columns["branch"] > 0) & (cores > 1)
     spread = np.where(costs.multicast[of] == 1, 1, group)
     weight_ring, load_ring = ring_bytes_per_core(arch)
     weight_bytes, load_bytes = passes(plan, weight_ring * spread, load_ring * group)
     load_bytes = load_bytes + np.where(unit == Unit.DRAM_IN, costs.copied_bytes[of], 0)
-    store_bytes = plan.store_bytes + np.where(unit == Unit.DRAM_OUT, costs.copied_bytes[of], 0)
-    weight_tile, load_tile = np.maximum(weight_ring // 2, 1) * spread, np.maximum(load_ring // 2, 1) * group
-    tiles = np.maximum(np.maximum(-(-weight_bytes // weight_tile), -(-load_bytes // load_tile)), 1)
-    resident_tiles = -(-plan.resident_bytes // np.maximum(weight_ring // 2 * group, 1))
+    weight_tiles = -(-weight_bytes // (max(weight_ring // 2, 1) * spread))
+    load_tiles = -(-load_bytes // (max(load_ring // 2, 1) * group))
     gathered = _gathered_bytes(trace) + costs.reduce_bytes[of]
-    exchange = gather_cycles(arch, gathered)
-    per_tile = 1 + (weight_bytes > 0) + (load_bytes > 0) + (store_bytes > 0)
-    size = int((tiles * per_tile + resident_tiles + (exchange > 0)).sum())
-    clock, rate = dram_rate(arch)
-    columns = _emit(
-        size, cores, trace.dep_ptr, trace.dep, s.segment, unit, costs.cycles[of], costs.latency_cycles[of],
-        first_core, group, spread, tiles, weight_bytes, load_bytes, store_bytes, plan.resident_bytes, resident_tiles,
-        plan.resident_wait, _launches(arch, s), exchange, gather_latency_cycles(arch),
-        np.array([clock, rate, arch.dram.burst_bytes.value, round(arch.dram.latency_s.value * arch.clock_hz)]),
-    )  # fmt: skip
-    duration, latency, channel, acquire, frees, operation, kind, unit_ptr, units, dep_ptr, deps = columns
-    names = [f"core{c}.{name}" for name in CORE_UNITS for c in range(cores)] + list(SHARED_UNITS)
-    rings = np.zeros(len(names), dtype=np.int64)
-    rings[2 * cores : 3 * cores], rings[3 * cores : 4 * cores] = weight_ring, load_ring
-    graph = TaskGraph(tuple(names), rings, ("dram", "ring"), duration, latency, channel, acquire, frees,
-                      unit_ptr, units, dep_ptr, deps)  # fmt: skip
-    return Lowered(graph, operation, kind, gathered, weight_bytes + plan.resident_bytes, load_bytes, store_bytes)
-
-
-def _launches(arch: Architecture, s: Structure) -> IntArray:
-    """The LAUNCH operation that each operation's weights wait for; -1 for none."""
-    return np.full_like(s.launch, -1) if arch.host.persistent_kernel else s.launch
+    return Operations(
+        unit=unit,
+        first_core=np.where(second_half, cores // 2, 0),
+        group=group,
+        spread=spread,
+        tiles=np.maximum(np.maximum(weight_tiles, load_tiles), 1),
+        weight_bytes=weight_bytes,
+        load_bytes=load_bytes,
+        store_bytes=plan.store_bytes + np.where(unit == Unit.DRAM_OUT, costs.copied_bytes[of], 0),
+        resident_tiles=-(-plan.resident_bytes // (max(weight_ring // 2, 1) * group)),
+        launch=np.full_like(s.launch, -1) if arch.host.persistent_kernel else s.launch,
+        gathered_bytes=gathered,
+        exchange_cycles=gather_cycles(arch, gathered),
+    )
 
 
 def _gathered_bytes(trace: Trace) -> IntArray:
@@ -103,143 +125,75 @@ def _gathered_bytes(trace: Trace) -> IntArray:
     moved = trace.operand_elements[s.gathered] * bits[trace.operand_tensor[s.gathered]]
     total = np.zeros(len(trace), dtype=np.int64)
     np.add.at(total, s.gathered_owner, moved)
-    return -(-total // 8)
+    return np.asarray(-(-total // 8))
 
 
-@njit(cache=True)
-def _share(total, part, parts):  # type: ignore[no-untyped-def]
+class _TaskTable:
+    """Columns of tasks that are still to be written: no units, no channel, nothing to free."""
+
+    def __init__(self, size: int) -> None:
+        self.duration, self.latency, self.acquire, self.operation, self.kind, self.first_unit, self.units = (
+            np.zeros(size, dtype=np.int64) for _ in range(7)
+        )
+        self.channel = np.full(size, -1, dtype=np.int64)
+        self.frees = np.full((size, 2), -1, dtype=np.int64)
+
+
+def _share(total: IntArray, part: IntArray, parts: IntArray) -> IntArray:
+    """Part `part` of a total that is divided into `parts` as equally as integers allow."""
     return (part + 1) * total // parts - part * total // parts
 
 
-@njit(cache=True)
-def _dram_cycles(size_bytes, dram):  # type: ignore[no-untyped-def]
-    moved = max(size_bytes, dram[2])
-    return max((moved * dram[0] + dram[1] - 1) // dram[1], 1)
+def _write_transfers(arch: Architecture, plan: Plan, ops: Operations, layout: Layout, table: _TaskTable) -> None:
+    """Loads and stores: DRAM time of their bytes, on the DMA units of the cores of the group."""
+    clock, rate = dram_rate(arch)
+    latency = round(arch.dram.latency_s.value * arch.clock_hz)
+
+    def write(task: IntArray, op: IntArray, kind: TaskKind, dma: str, size_bytes: IntArray) -> None:
+        moved = np.maximum(size_bytes, arch.dram.burst_bytes.value)
+        table.duration[task] = -(-moved * clock // rate)
+        table.latency[task] = latency
+        table.channel[task] = CHANNELS.index("dram")
+        table.operation[task], table.kind[task] = op, kind
+        table.first_unit[task] = CORE_UNITS.index(dma) * arch.cores.value + ops.first_core[op]
+        table.units[task] = ops.group[op]
+
+    r = layout.resident_op
+    write(layout.resident, r, TaskKind.WEIGHT_LOAD, "weight_dma",
+          _share(plan.resident_bytes[r], layout.resident_part, ops.resident_tiles[r]))  # fmt: skip
+    for mask, tasks, kind, dma, column, spread in (
+        (layout.has_load, layout.load, TaskKind.ACTIVATION_LOAD, "activation_dma", ops.load_bytes, ops.group),
+        (layout.has_weight, layout.weight, TaskKind.WEIGHT_LOAD, "weight_dma", ops.weight_bytes, ops.spread),
+        (layout.has_store, layout.store, TaskKind.STORE, "store_dma", ops.store_bytes, None),
+    ):
+        task, op = tasks[mask], layout.op[mask]
+        size_bytes = _share(column[op], layout.part[mask], ops.tiles[op])
+        write(task, op, kind, dma, size_bytes)
+        if spread is not None:
+            table.acquire[task] = -(-size_bytes // spread[op])
+            table.frees[layout.compute[mask], int(kind == TaskKind.WEIGHT_LOAD)] = task
 
 
-@njit(cache=True)
-def _emit(  # type: ignore[no-untyped-def]
-          size, cores, op_dep_ptr, op_dep, segment, unit, cycles, op_latency, first_core, group, spread, tiles,
-          weight_bytes, load_bytes, store_bytes, resident_bytes, resident_tiles, resident_wait, launch, exchange,
-          exchange_latency, dram):  # fmt: skip
-    count = len(unit)
-    duration, latency = np.zeros(size, np.int64), np.zeros(size, np.int64)
-    channel, acquire, frees = (
-        np.full(size, -1, np.int64),
-        np.zeros(size, np.int64),
-        np.full((size, 2), -1, np.int64),
+def _write_computation(arch: Architecture, trace: Trace, costs: ClassCosts, ops: Operations, layout: Layout,
+                       table: _TaskTable) -> None:  # fmt: skip
+    """The work of each tile on its unit, and the exchange of the result."""
+    of = operation_classes(trace).of_operation
+    op, task, cores = layout.op, layout.compute, arch.cores.value
+    unit = ops.unit[op]
+    table.operation[task] = op
+    table.kind[task] = KIND_OF_UNIT[unit]
+    cycles = costs.cycles[of][op]
+    on_cores, on_shared = (unit == Unit.ARRAY) | (unit == Unit.VECTOR), (unit >= Unit.HOST) & (unit <= Unit.LINK_OUT)
+    table.duration[task] = np.where(
+        on_cores, _share(cycles, layout.part, ops.tiles[op]), np.where(on_shared, cycles, 0)
     )
-    operation, kind = np.zeros(size, np.int64), np.zeros(size, np.int64)
-    unit_ptr, dep_ptr = np.zeros(size + 1, np.int64), np.zeros(size + 1, np.int64)
-    units = np.empty(size * max(cores, 1), np.int64)
-    deps = np.empty(5 * size + 3 * len(op_dep), np.int64)
-    computed, stored = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    t, nu, nd = 0, 0, 0
-    for op in range(count):
-        a, b = op_dep_ptr[op], op_dep_ptr[op + 1]
-        for part in range(resident_tiles[op]):
-            duration[t] = _dram_cycles(_share(resident_bytes[op], part, resident_tiles[op]), dram)
-            latency[t], channel[t], operation[t], kind[t] = dram[3], 0, op, 1
-            for c in range(first_core[op], first_core[op] + group[op]):
-                units[nu] = 2 * cores + c
-                nu += 1
-            if resident_wait[op] >= 0:
-                deps[nd] = computed[resident_wait[op]]
-                nd += 1
-            t += 1
-            unit_ptr[t], dep_ptr[t] = nu, nd
-        resident_end = t
-        n = tiles[op]
-        for part in range(n):
-            load_task, weight_task = -1, -1
-            if load_bytes[op] > 0:
-                moved = _share(load_bytes[op], part, n)
-                duration[t] = _dram_cycles(moved, dram)
-                latency[t], channel[t], operation[t], kind[t] = dram[3], 0, op, 2
-                acquire[t] = -(-moved // group[op])
-                for c in range(first_core[op], first_core[op] + group[op]):
-                    units[nu] = 3 * cores + c
-                    nu += 1
-                for i in range(a, b):
-                    if segment[op_dep[i]] != segment[op] or unit[op] == 6:
-                        deps[nd] = stored[op_dep[i]]
-                        nd += 1
-                load_task = t
-                t += 1
-                unit_ptr[t], dep_ptr[t] = nu, nd
-            if weight_bytes[op] > 0:
-                moved = _share(weight_bytes[op], part, n)
-                duration[t] = _dram_cycles(moved, dram)
-                latency[t], channel[t], operation[t], kind[t] = dram[3], 0, op, 1
-                acquire[t] = -(-moved // spread[op])
-                for c in range(first_core[op], first_core[op] + group[op]):
-                    units[nu] = 2 * cores + c
-                    nu += 1
-                if launch[op] >= 0:
-                    deps[nd] = computed[launch[op]]
-                    nd += 1
-                weight_task = t
-                t += 1
-                unit_ptr[t], dep_ptr[t] = nu, nd
-            operation[t] = op
-            where = unit[op]
-            if where == 1 or where == 2:
-                kind[t] = 3 if where == 1 else 4
-                duration[t] = _share(cycles[op], part, n)
-                for c in range(first_core[op], first_core[op] + group[op]):
-                    units[nu] = (where - 1) * cores + c
-                    nu += 1
-            elif where >= 3 and where <= 5:
-                kind[t] = 5 if where == 3 else 6
-                duration[t] = cycles[op]
-                latency[t] = op_latency[op]
-                units[nu] = 5 * cores + where - 3
-                nu += 1
-            if part == 0:
-                for i in range(a, b):
-                    deps[nd] = computed[op_dep[i]]
-                    nd += 1
-                if resident_tiles[op] > 0:
-                    deps[nd] = resident_end - 1
-                    nd += 1
-            else:
-                deps[nd] = computed[op]
-                nd += 1
-            if load_task >= 0:
-                deps[nd] = load_task
-                nd += 1
-                frees[t, 0] = load_task
-            if weight_task >= 0:
-                deps[nd] = weight_task
-                nd += 1
-                frees[t, 1] = weight_task
-            computed[op] = t
-            stored[op] = t
-            t += 1
-            unit_ptr[t], dep_ptr[t] = nu, nd
-            if store_bytes[op] > 0:
-                duration[t] = _dram_cycles(_share(store_bytes[op], part, n), dram)
-                latency[t], channel[t], operation[t], kind[t] = dram[3], 0, op, 8
-                for c in range(first_core[op], first_core[op] + group[op]):
-                    units[nu] = 4 * cores + c
-                    nu += 1
-                deps[nd] = t - 1
-                nd += 1
-                stored[op] = t
-                t += 1
-                unit_ptr[t], dep_ptr[t] = nu, nd
-        if exchange[op] > 0:
-            duration[t], latency[t], channel[t], operation[t], kind[t] = (
-                exchange[op],
-                exchange_latency,
-                1,
-                op,
-                7,
-            )
-            deps[nd] = computed[op]
-            nd += 1
-            computed[op] = t
-            t += 1
-            unit_ptr[t], dep_ptr[t] = nu, nd
-    return (duration[:t], latency[:t], channel[:t], acquire[:t], frees[:t], operation[:t], kind[:t],
-            unit_ptr[: t + 1], units[:nu], dep_ptr[: t + 1], deps[:nd])  # fmt: skip
+    table.latency[task] = np.where(on_shared, costs.latency_cycles[of][op], 0)
+    core_unit = (unit - Unit.ARRAY) * cores + ops.first_core[op]
+    shared_unit = len(CORE_UNITS) * cores + unit - Unit.HOST
+    table.first_unit[task] = np.where(on_cores, core_unit, shared_unit)
+    table.units[task] = np.where(on_cores, ops.group[op], on_shared)
+    gather, owner = layout.exchange, layout.exchange_op
+    table.duration[gather] = ops.exchange_cycles[owner]
+    table.latency[gather] = gather_latency_cycles(arch)
+    table.channel[gather] = CHANNELS.index("ring")
+    table.operation[gather], table.kind[gather] = owner, TaskKind.EXCHANGE

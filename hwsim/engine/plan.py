@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from hwsim.arch import Architecture
 from hwsim.engine.structure import IntArray, Structure, structure
@@ -57,11 +58,11 @@ class _Candidate:
     tensor: int
     size_bytes: int
     cores: range
-    first: int
+    starts: tuple[int, ...]
+    """Segments from which it may live, the best first: a weight may be loaded before its loop begins."""
     last: int
     saved_bytes: int
     weight_pair: int
-    forced: bool
 
     @property
     def bytes_per_core(self) -> int:
@@ -93,34 +94,79 @@ def make_plan(arch: Architecture, trace: Trace) -> Plan:
     """Plan the DRAM traffic of a trace. Raises CapacityError when the tensors of one segment do not fit."""
     s = structure(trace)
     sizes = np.array([-(-NumberFormat.parse(t.format).stored_bits(t.shape).total // 8) for t in trace.tensors])
-    room = scratchpad_bytes_per_core(arch) - sum(ring_bytes_per_core(arch))
-    used = np.zeros((s.segments, arch.cores.value), dtype=np.int64)
-    kept_weights = np.zeros(len(s.pair_tensor), dtype=bool)
-    kept = np.zeros(len(trace.tensors), dtype=bool)
+    rings = ring_bytes_per_core(arch)
+    if min(rings) < arch.dram.burst_bytes.value:
+        raise CapacityError(
+            f"ring buffers of {arch.name} must hold a DRAM burst of {arch.dram.burst_bytes.value} bytes per core,"
+            f" got {min(rings)}; raise memory.scratchpad.capacity_bytes or the fractions of it"
+        )
+    room = scratchpad_bytes_per_core(arch) - sum(rings)
+    inside = (s.first_segment >= 0) & (s.first_segment == s.last_segment) & (s.writes > 0)
+    used = _working_set(arch, trace, s, sizes, np.flatnonzero(inside), room)
+    kept, kept_weights = inside.copy(), np.full(len(s.pair_tensor), -1, dtype=np.int64)
     placements = []
     for candidate in sorted(_candidates(arch, trace, s, sizes), key=_order):
-        cores = slice(candidate.cores.start, candidate.cores.stop)
-        area = used[candidate.first : candidate.last + 1, cores]
-        fits = bool(area.max() + candidate.bytes_per_core <= room)
-        if candidate.forced and not fits:
-            raise CapacityError(_shortage(arch, trace, candidate, room, int(area.max())))
-        if fits:
+        start = _place(candidate, used, room)
+        if start >= 0 and candidate.weight_pair >= 0:
+            kept_weights[candidate.weight_pair] = start
+        elif start >= 0:
+            kept[candidate.tensor] = True
+        span = (start if start >= 0 else candidate.starts[-1], candidate.last)
+        name, cores = trace.tensors[candidate.tensor].name, len(candidate.cores)
+        placements.append(Placement(name, candidate.size_bytes, cores, span, start >= 0, candidate.saved_bytes))
+    _prefetch(arch, s, sizes, kept_weights, used, room)
+    peak = int(used.max(initial=0)) + sum(rings)
+    return _traffic(trace, s, sizes, kept_weights, kept, tuple(placements), peak)
+
+
+def _place(candidate: _Candidate, used: IntArray, room: int) -> int:
+    """Take room for a candidate from the first of its starts that leaves enough; return it, or -1."""
+    cores = slice(candidate.cores.start, candidate.cores.stop)
+    for start in candidate.starts:
+        area = used[start : candidate.last + 1, cores]
+        if area.max() + candidate.bytes_per_core <= room:
             area += candidate.bytes_per_core
-            if candidate.weight_pair >= 0:
-                kept_weights[candidate.weight_pair] = True
-            else:
-                kept[candidate.tensor] = True
-        if not candidate.forced:
-            span = (candidate.first, candidate.last)
-            name = trace.tensors[candidate.tensor].name
-            placements.append(Placement(name, candidate.size_bytes, len(candidate.cores), span, fits,
-                                        candidate.saved_bytes))  # fmt: skip
-    peak = int(used.max(initial=0)) + sum(ring_bytes_per_core(arch))
-    return _traffic(trace, s, sizes, kept_weights, kept, used, room, tuple(placements), peak)
+            return start
+    return -1
 
 
-def _order(candidate: _Candidate) -> tuple[bool, float, int]:
-    return (not candidate.forced, -candidate.saved_bytes / max(candidate.size_bytes, 1), candidate.tensor)
+def _prefetch(arch: Architecture, s: Structure, sizes: IntArray, kept_weights: IntArray, used: IntArray,
+              room: int) -> None:  # fmt: skip
+    """Let weights that are loaded after the loop before theirs be loaded during it, where that has room left."""
+    for pair in np.flatnonzero(kept_weights > 0):
+        tensor, before = int(s.pair_tensor[pair]), int(kept_weights[pair]) - 1
+        group = core_group(arch, bool(s.tensor_halved[tensor]), int(s.branch[tensor]))
+        share = -(-int(sizes[tensor]) // len(group))
+        area = used[before, group.start : group.stop]
+        if area.max() + share <= room and s.segment_is_loop[before]:
+            area += share
+            kept_weights[pair] = before
+
+
+def _working_set(arch: Architecture, trace: Trace, s: Structure, sizes: IntArray, inside: IntArray,
+                 room: int) -> IntArray:  # fmt: skip
+    """Most bytes per core, `(segments, cores)`, of the tensors that only one segment touches.
+
+    They live from their first to their last operation in an iteration. Raises CapacityError when they do not fit.
+    """
+    used = np.zeros((s.segments, arch.cores.value), dtype=np.int64)
+    share = np.zeros((len(inside), arch.cores.value), dtype=np.int64)
+    for i, tensor in enumerate(inside):
+        group = core_group(arch, bool(s.tensor_halved[tensor]), int(s.branch[tensor]))
+        share[i, group.start : group.stop] = -(-sizes[tensor] // len(group))
+    first, last = s.first_operation[inside], s.last_operation[inside]
+    live = (first[None, :] <= first[:, None]) & (first[:, None] <= last[None, :])
+    live &= s.first_segment[inside][None, :] == s.first_segment[inside][:, None]
+    need = live.astype(np.int64) @ share
+    np.maximum.at(used, s.first_segment[inside], need)
+    if len(inside) and need.max() > room:
+        worst = int(np.argmax(need.max(axis=1)))
+        raise CapacityError(_shortage(arch, trace, s, int(inside[worst]), int(need[worst].max()), room))
+    return used
+
+
+def _order(candidate: _Candidate) -> tuple[float, int]:
+    return (-candidate.saved_bytes / max(candidate.size_bytes, 1), candidate.tensor)
 
 
 def _candidates(arch: Architecture, trace: Trace, s: Structure, sizes: IntArray) -> list[_Candidate]:
@@ -131,19 +177,23 @@ def _candidates(arch: Architecture, trace: Trace, s: Structure, sizes: IntArray)
             tensor, segment = int(s.pair_tensor[pair]), int(s.pair_segment[pair])
             group = core_group(arch, bool(s.tensor_halved[tensor]), int(s.branch[tensor]))
             saved = int((s.pair_uses[pair] - 1) * sizes[tensor])
-            found.append(_Candidate(tensor, int(sizes[tensor]), group, segment, segment, saved, int(pair), False))
+            before = s.pair_segment[(s.pair_uses > 1) & (s.pair_segment < segment)]
+            loop_before = int(before.max(initial=-1))
+            starts = tuple(dict.fromkeys((loop_before + 1, segment)))
+            found.append(_Candidate(tensor, int(sizes[tensor]), group, starts, segment, saved, int(pair)))
     for tensor, info in enumerate(trace.tensors):
-        if info.role in (Role.WEIGHT, Role.BIAS) or s.first_segment[tensor] < 0 or s.writes[tensor] == 0:
-            continue
         first, last = int(s.first_segment[tensor]), int(s.last_segment[tensor])
+        if info.role in (Role.WEIGHT, Role.BIAS) or s.writes[tensor] == 0 or first == last:
+            continue
         group = core_group(arch, bool(s.tensor_halved[tensor]), int(s.branch[tensor]))
         saved = int((s.writes[tensor] + s.reads[tensor]) * sizes[tensor])
-        found.append(_Candidate(tensor, int(sizes[tensor]), group, first, last, saved, -1, first == last))
+        found.append(_Candidate(tensor, int(sizes[tensor]), group, (first,), last, saved, -1))
     return found
 
 
-def _traffic(trace: Trace, s: Structure, sizes: IntArray, kept_weights: np.ndarray, kept: np.ndarray, used: IntArray,
-             room: int, placements: tuple[Placement, ...], peak: int) -> Plan:  # fmt: skip
+def _traffic(trace: Trace, s: Structure, sizes: IntArray, kept_weights: IntArray, kept: npt.NDArray[np.bool_],
+             placements: tuple[Placement, ...], peak: int) -> Plan:  # fmt: skip
+    """Bytes per operation; `kept_weights` is the segment from which each (segment, weight) pair is kept, or -1."""
     count, tensors = len(trace), len(trace.tensors)
     live = np.flatnonzero((s.weight >= 0) & (trace.columns["m"] > 0))
     pair = np.searchsorted(s.pair_segment * tensors + s.pair_tensor, s.segment[live] * tensors + s.weight[live])
@@ -151,14 +201,13 @@ def _traffic(trace: Trace, s: Structure, sizes: IntArray, kept_weights: np.ndarr
     stream = np.zeros(count, dtype=np.int64)
     looked_up = -(-(s.weight_elements[live] * bits[s.weight[live]]) // 8)
     read = np.where(trace.columns["kind"][live] == Kind.LOOKUP, looked_up, sizes[s.weight[live]])
-    stream[live] = np.where(kept_weights[pair], 0, read)
+    stream[live] = np.where(kept_weights[pair] >= 0, 0, read)
     resident_bytes, resident_wait = np.zeros(count, dtype=np.int64), np.full(count, -1, dtype=np.int64)
-    for i in np.flatnonzero(kept_weights):
-        first = s.pair_first[i]
-        resident_bytes[first] += sizes[s.pair_tensor[i]]
-        resident_wait[first] = _previous_end(s, int(s.pair_segment[i]), kept_weights, used, room)
+    pairs = np.flatnonzero(kept_weights >= 0)
+    resident_bytes[s.pair_first[pairs]] = sizes[s.pair_tensor[pairs]]
+    resident_wait[s.pair_first[pairs]] = np.searchsorted(s.segment, kept_weights[pairs]) - 1
     resident = np.zeros(tensors, dtype=np.int64)
-    resident[s.pair_tensor[kept_weights]] = 1
+    resident[s.pair_tensor[pairs]] = 1
     load, store = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     for entry, owner, total in (
         (s.outside_entry, s.outside_owner, load),
@@ -169,15 +218,6 @@ def _traffic(trace: Trace, s: Structure, sizes: IntArray, kept_weights: np.ndarr
         moved = -(-(trace.operand_elements[entry] * bits[tensor]) // 8)
         np.add.at(total, owner[spilled], moved[spilled])
     return Plan(resident, stream, resident_bytes, resident_wait, load, store, placements, peak)
-
-
-def _previous_end(s: Structure, segment: int, kept_weights: np.ndarray, used: IntArray, room: int) -> int:
-    """The operation whose end frees the room that a segment's weights need; -1 when both fit at once."""
-    before = s.pair_segment[kept_weights]
-    before = before[before < segment]
-    if len(before) == 0 or bool(np.all(used[int(before[-1])] + used[segment] <= room)):
-        return -1
-    return int(np.searchsorted(s.segment, int(before[-1]), side="right")) - 1
 
 
 def passes(plan: Plan, stream_ring: IntArray, load_ring: IntArray) -> tuple[IntArray, IntArray]:
@@ -194,14 +234,12 @@ def passes(plan: Plan, stream_ring: IntArray, load_ring: IntArray) -> tuple[IntA
     return np.where(both & ~keep_weights, activations_once, w), np.where(both & keep_weights, weights_once, a)
 
 
-def _shortage(arch: Architecture, trace: Trace, candidate: _Candidate, room: int, used_bytes: int) -> str:
-    name = trace.tensors[candidate.tensor].name
-    need = candidate.bytes_per_core + used_bytes
-    per_core = scratchpad_bytes_per_core(arch)
-    wanted = -(-need * per_core // max(room, 1)) if room > 0 else need
-    scale = arch.cores.value if arch.memory.scratchpad.scope == "shared" else 1
+def _shortage(arch: Architecture, trace: Trace, s: Structure, tensor: int, need: int, room: int) -> str:
+    layer = trace.tensors[tensor].layer
+    cores = arch.cores.value if arch.memory.scratchpad.scope == "shared" else 1
+    wanted = -(-need * scratchpad_bytes_per_core(arch) // max(room, 1)) * cores
     return (
-        f"{trace.name} does not fit {arch.name}: the working tensors of one step need {need} bytes per core"
-        f" with {name}, the scratchpad has {room} beside its ring buffers, {need - room} short;"
-        f" memory.scratchpad.capacity_bytes of {wanted * scale} would hold them, or fewer hypotheses"
+        f"{trace.name} does not fit {arch.name}: the working tensors at {layer} need {need} bytes per core, the"
+        f" scratchpad has {room} beside its ring buffers, {need - room} short; it would fit with"
+        f" memory.scratchpad.capacity_bytes of {wanted}, or with a smaller beam"
     )

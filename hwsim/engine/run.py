@@ -58,7 +58,6 @@ def run_trace(arch: Architecture, trace: Trace, engine: Engine = "fast") -> Run:
     plan = make_plan(arch, trace)
     costs = class_costs(arch, trace, plan.resident)
     lowered = lower(arch, trace, plan, costs)
-    lowered.graph.validate()
     if engine == "fast":
         schedule = run_fast(lowered.graph)
     else:
@@ -74,28 +73,26 @@ def run_trace(arch: Architecture, trace: Trace, engine: Engine = "fast") -> Run:
 
 def _critical_cycles(trace: Trace, costs: ClassCosts, lowered: Lowered, path: CriticalPath) -> FloatArray:
     """Give each cycle of the critical path to an operation and a cause."""
-    operation, kind = lowered.operation[path.task], lowered.kind[path.task]
-    klass = operation_classes(trace).of_operation[operation]
-    cycles = np.maximum(costs.cycles[klass], 1)
-    cause = {name: i for i, name in enumerate(CAUSES)}
-    shares = np.zeros((len(operation), len(CAUSES)))
-    computing, vector = kind == TaskKind.COMPUTE, kind == TaskKind.VECTOR
-    shares[:, cause["compute"]] = np.where(computing, costs.stream_cycles[klass] / cycles, 0)
-    shares[:, cause["scratchpad"]] = np.where(computing, costs.load_cycles[klass] / cycles, 0)
-    overhead = costs.overhead_cycles[klass] / cycles
-    shares[:, cause["latency"]] = np.where(computing | vector, overhead, 0)
-    shares[:, cause["vector"]] = np.where(vector, 1 - overhead, 0)
-    moves = np.isin(kind, (TaskKind.WEIGHT_LOAD, TaskKind.ACTIVATION_LOAD, TaskKind.STORE))
-    for chosen, name in ((moves, "dram"), (kind == TaskKind.EXCHANGE, "interconnect"), (kind == TaskKind.HOST, "host"),
-                         (kind == TaskKind.LINK, "link")):  # fmt: skip
-        shares[:, cause[name]] = chosen
-    spent = shares * path.busy[:, None]
-    over_link = np.isin(kind, (TaskKind.HOST, TaskKind.LINK))
-    spent[:, cause["link"]] += np.where(over_link, path.latency, 0)
-    spent[:, cause["latency"]] += np.where(over_link, 0, path.latency)
-    total = np.zeros((len(trace), len(CAUSES)))
-    np.add.at(total, operation, spent)
-    return total
+    count, kinds = len(trace), len(TaskKind)
+    code = lowered.operation[path.task] * kinds + lowered.kind[path.task]
+    busy = np.bincount(code, path.busy, count * kinds).reshape(count, kinds)
+    waited = np.bincount(code, path.latency, count * kinds).reshape(count, kinds)
+    of = operation_classes(trace).of_operation
+    cycles = np.maximum(costs.cycles[of], 1)
+    overhead = costs.overhead_cycles[of] / cycles
+    computing, vector = busy[:, TaskKind.COMPUTE], busy[:, TaskKind.VECTOR]
+    over_link = waited[:, TaskKind.HOST] + waited[:, TaskKind.LINK]
+    causes = {
+        "compute": computing * costs.stream_cycles[of] / cycles,
+        "scratchpad": computing * costs.load_cycles[of] / cycles,
+        "dram": busy[:, [TaskKind.WEIGHT_LOAD, TaskKind.ACTIVATION_LOAD, TaskKind.STORE]].sum(axis=1),
+        "vector": vector * (1 - overhead),
+        "interconnect": busy[:, TaskKind.EXCHANGE],
+        "latency": (computing + vector) * overhead + waited.sum(axis=1) - over_link,
+        "host": busy[:, TaskKind.HOST],
+        "link": busy[:, TaskKind.LINK] + over_link,
+    }
+    return np.stack([causes[name] for name in CAUSES], axis=1)
 
 
 def _energy(arch: Architecture, trace: Trace, costs: ClassCosts, lowered: Lowered, dram_bytes: IntArray,

@@ -21,6 +21,7 @@ class Structure:
     segments: int
     segment: IntArray
     """Segment of each operation."""
+    segment_is_loop: npt.NDArray[np.bool_]
     halved: IntArray
     """1 for each operation whose layer has two branches."""
     launch: IntArray
@@ -46,6 +47,10 @@ class Structure:
     first_segment: IntArray
     """First segment that touches a tensor; -1 for one that no operation touches."""
     last_segment: IntArray
+    first_operation: IntArray
+    """First operation that touches a tensor, within the first iteration of a loop; -1 for none."""
+    last_operation: IntArray
+    """Last one in that iteration; the iteration's last operation for a tensor that the next iteration reads."""
     branch: IntArray
     """Branch of a tensor's first operation."""
     tensor_halved: IntArray
@@ -102,10 +107,12 @@ def _analyse(trace: Trace) -> Structure:
     first_segment[for_tensor[::-1]] = segment[owner[touched]][::-1]
     branch[for_tensor[::-1]] = c["branch"][owner[touched]][::-1]
     np.minimum.at(tensor_halved, for_tensor, halved[owner[touched]])
+    first_operation, last_operation = _within_iteration(trace, owner[touched], for_tensor, write[touched])
     reads = np.bincount(np.unique(code[from_outside]) % tensors, minlength=tensors)
     return Structure(
         segments=int(segment[-1]) + 1,
         segment=segment,
+        segment_is_loop=loop[starts] >= 0,
         halved=halved,
         launch=launch,
         weight=first_operands(trace)[0],
@@ -120,6 +127,8 @@ def _analyse(trace: Trace) -> Structure:
         writes=np.bincount(written_codes % tensors, minlength=tensors),
         first_segment=first_segment,
         last_segment=last_segment,
+        first_operation=first_operation,
+        last_operation=last_operation,
         branch=branch,
         tensor_halved=tensor_halved,
         outside_owner=owner[from_outside],
@@ -127,3 +136,21 @@ def _analyse(trace: Trace) -> Structure:
         written_entry=np.flatnonzero(live & write),
         written_owner=owner[live & write],
     )
+
+
+def _within_iteration(trace: Trace, owner: IntArray, tensor: IntArray, write: npt.NDArray[np.bool_]) -> tuple[
+    IntArray, IntArray
+]:  # fmt: skip
+    """First and last operation that touch each tensor in the first iteration that does."""
+    loop, iteration = trace.columns["loop"], trace.columns["iteration"]
+    first, last = np.full(len(trace.tensors), -1, dtype=np.int64), np.full(len(trace.tensors), -1, dtype=np.int64)
+    first[tensor[::-1]] = owner[::-1]
+    same = (loop[owner] == loop[first[tensor]]) & (iteration[owner] == iteration[first[tensor]])
+    last[tensor[same]] = owner[same]
+    starts_with_read = np.zeros(len(trace.tensors), dtype=bool)
+    starts_with_read[tensor[::-1]] = ~write[::-1]
+    carried = np.flatnonzero(starts_with_read & (first >= 0))
+    code = loop * (int(iteration.max(initial=0)) + 2) + iteration + 1
+    ends = np.searchsorted(np.maximum.accumulate(code), code[first[carried]], side="right") - 1
+    last[carried] = np.where(loop[first[carried]] >= 0, ends, last[carried])
+    return first, last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,16 @@ class TaskGraph:
 
     def __len__(self) -> int:
         return len(self.duration)
+
+    @cached_property
+    def order(self) -> tuple[IntArray, IntArray]:
+        """CSR lists of the tasks that must have *released* before each task may be ready (units and rings)."""
+        from hwsim.engine.order import order_edges
+
+        pointer, values = order_edges(
+            self.unit_ptr, self.unit, len(self.units), self.ring_bytes, self.acquire, self.frees
+        )
+        return pointer, values
 
     def validate(self) -> None:
         """Check the invariants. Raises HwsimError; a tile that is larger than its ring is named."""

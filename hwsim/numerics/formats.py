@@ -12,6 +12,7 @@ import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, SupportsIndex
 
 from hwsim.errors import HwsimError, nearest
@@ -115,6 +116,7 @@ class NumberFormat:
             raise FormatError(str(self), reason)
 
     @classmethod
+    @lru_cache(maxsize=1024)
     def parse(cls, text: str) -> NumberFormat:
         """Read `BASE[/channel|/groupN][/zp][/N:M[-index]]`; `parse(str(f)) == f`.
 

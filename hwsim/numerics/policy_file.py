@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,8 +82,19 @@ class PolicyFile(Frozen):
     """Globs over dotted layer names, later ones override earlier ones; a bare format sets all four fields."""
 
 
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a policy file, for editors."""
+    return PolicyFile.model_json_schema()
+
+
 def read_policy(path: str | Path) -> PrecisionPolicy:
     """Read a policy file; the policy's name is the file's. Raises ConfigError with file and line."""
+    path = Path(path)
+    return _read(path, path.stat().st_mtime_ns) if path.is_file() else build_policy(read_document(path))
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, modified_ns: int) -> PrecisionPolicy:
     return build_policy(read_document(path))
 
 

@@ -104,12 +104,15 @@ class TraceBuilder:
 
     def matmul(self, layer: str, x: Sequence[int], w: int, out: int, *, m: Rows, bias: int | None = None,
                branch: int = 0, needs: Sequence[int] = ()) -> int:  # fmt: skip
-        """`(m, K) @ (K, N)` by the weight `w`; the tensors of `x` are concatenated along K in equal parts.
+        """`(m, K) @ (K, N)` by the weight `w`; the tensors of `x` share K in proportion to their last sizes.
 
         It waits for the tensors of `needs` without reading them.
         """
         k, n = self._tensors[w].shape[-2:]
-        reads = [Operand(t, per_row=k // len(x) + (k % len(x) if i == 0 else 0)) for i, t in enumerate(x)]
+        widths = [self._tensors[t].shape[-1] for t in x]
+        parts = [k * width // sum(widths) for width in widths]
+        parts[0] += k - sum(parts)
+        reads = [Operand(t, per_row=part) for t, part in zip(x, parts, strict=True)]
         reads.append(Operand(w, fixed=k * n))
         if bias is not None:
             reads.append(Operand(bias, fixed=n))
@@ -144,6 +147,10 @@ class TraceBuilder:
         for name in ("kind", "function", "m", "k", "n", "batch", "layer", "branch"):
             block = np.empty((iterations, length), dtype=np.int64)
             for j, recorded in enumerate(body):
+                given = np.size(recorded.columns[name])
+                if given not in (1, iterations):
+                    rule = f"one number or {iterations} of them" if loop >= 0 else "one number"
+                    raise HwsimError(f"operation {j} of its block: {name} must be {rule}, got {given}")
                 block[:, j] = recorded.columns[name]
             self._columns[name].append(block.reshape(-1))
         rows = self._columns["m"][-1].reshape(iterations, length)

@@ -1,4 +1,4 @@
-"""One file per trace: a zip of a JSON header and NumPy arrays, each with its SHA-256.
+"""One file per trace: a zip of a JSON header and NumPy arrays, whose comment is the SHA-256 of all before it.
 
 A truncated, altered or newer file is refused with one line; nothing in it is ever unpickled.
 """
@@ -10,6 +10,7 @@ import io
 import json
 import os
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from hwsim.trace.table import OP_COLUMNS, IntArray, Role, Tensor, Trace
 VERSION = 1
 _LISTS = ("dep_ptr", "dep", "operand_ptr", "operand_tensor", "operand_elements", "operand_write")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_ZIP = b"PK\x03\x04"
+_DIGEST_SIZE = 64
 
 
 def save_trace(trace: Trace, path: str | Path) -> None:
@@ -28,67 +31,72 @@ def save_trace(trace: Trace, path: str | Path) -> None:
 
     The file appears whole or not at all. Raises HwsimError when it cannot be written.
     """
+    content = _pack(trace)
     path = Path(path)
-    arrays = {name: trace.columns[name] for name in OP_COLUMNS} | {name: getattr(trace, name) for name in _LISTS}
-    blobs = {f"{name}.npy": _encode(array) for name, array in arrays.items()}
-    header = {
-        "hwsim_trace": VERSION,
-        "name": trace.name,
-        "layers": trace.layers,
-        "tensors": [[t.name, t.layer, int(t.role), t.shape, t.format] for t in trace.tensors],
-        "meta": trace.meta,
-        "sha256": {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()},
-    }
-    text = json.dumps(header, sort_keys=True).encode()
-    blobs = {"header.json": text, "header.sha256": hashlib.sha256(text).hexdigest().encode(), **blobs}
-    partial = path.with_name(path.name + ".partial")
     try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, blob in blobs.items():
-                archive.writestr(zipfile.ZipInfo(name, _EPOCH), blob, zipfile.ZIP_DEFLATED)
+        partial = path.with_name(path.name + ".partial")
+    except ValueError:
+        raise HwsimError(f"{path}: must be the path of a file, got a folder") from None
+    try:
+        partial.write_bytes(content)
         os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise HwsimError(f"{path}: must be writable, got {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        with suppress(OSError, ValueError):
+            partial.unlink()
+        raise HwsimError(f"{path}: must be writable, got {_reason(error)}") from None
 
 
 def load_trace(path: str | Path) -> Trace:
     """Read a trace. Raises HwsimError for a file that is missing, truncated, altered, or of another version."""
     path = Path(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            blobs = {name: archive.read(name) for name in archive.namelist()}
-        header = _header(blobs, path)
-        arrays = {name: _decode(blobs, name, header, path) for name in (*OP_COLUMNS, *_LISTS)}
-    except OSError as error:
-        raise HwsimError(f"{path}: must be a trace file, got {error.strerror or error}") from None
-    except (zipfile.BadZipFile, EOFError, zipfile.zlib.error, NotImplementedError, KeyError) as error:  # type: ignore[attr-defined]
-        raise HwsimError(f"{path}: must be a whole trace file, got a truncated or altered one ({error})") from None
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise HwsimError(f"{path}: must be a trace file, got {_reason(error)}") from None
+    if not content.startswith(_ZIP):
+        raise HwsimError(f"{path}: must be a trace file, got something else")
+    if _digest(content[:-_DIGEST_SIZE]) != content[-_DIGEST_SIZE:]:
+        raise HwsimError(f"{path}: must be a whole and unaltered trace file, got one that fails its checksum")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        header = json.loads(archive.read("header.json"))
+        if header.get("hwsim_trace") != VERSION:
+            raise HwsimError(f"{path}: trace version must be {VERSION}, got {header.get('hwsim_trace')}")
+        arrays = {name: _decode(archive.read(f"{name}.npy")) for name in (*OP_COLUMNS, *_LISTS)}
+    lists: dict[str, Any] = {name: arrays[name] for name in _LISTS}
     trace = Trace(
         name=header["name"],
         layers=tuple(header["layers"]),
         tensors=tuple(Tensor(n, la, Role(r), tuple(s), f) for n, la, r, s, f in header["tensors"]),
         columns={name: arrays[name] for name in OP_COLUMNS},
         meta=header["meta"],
-        dep_ptr=arrays["dep_ptr"],
-        dep=arrays["dep"],
-        operand_ptr=arrays["operand_ptr"],
-        operand_tensor=arrays["operand_tensor"],
-        operand_elements=arrays["operand_elements"],
-        operand_write=arrays["operand_write"],
+        **lists,
     )
     trace.validate()
     return trace
 
 
-def _header(blobs: dict[str, bytes], path: Path) -> dict[str, Any]:
-    text = blobs["header.json"]
-    if hashlib.sha256(text).hexdigest().encode() != blobs["header.sha256"]:
-        raise HwsimError(f"{path}: must be an unaltered trace file, got a header that fails its checksum")
-    header: dict[str, Any] = json.loads(text)
-    if header.get("hwsim_trace") != VERSION:
-        raise HwsimError(f"{path}: trace version must be {VERSION}, got {header.get('hwsim_trace')}")
-    return header
+def _pack(trace: Trace) -> bytes:
+    arrays = {name: trace.columns[name] for name in OP_COLUMNS} | {name: getattr(trace, name) for name in _LISTS}
+    header: dict[str, Any] = {
+        "hwsim_trace": VERSION,
+        "name": trace.name,
+        "layers": trace.layers,
+        "tensors": [[t.name, t.layer, int(t.role), t.shape, t.format] for t in trace.tensors],
+        "meta": trace.meta,
+    }
+    members = {"header.json": json.dumps(header, sort_keys=True).encode()}
+    members |= {f"{name}.npy": _encode(array) for name, array in arrays.items()}
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED)
+        archive.comment = bytes(_DIGEST_SIZE)
+    content = stream.getvalue()[:-_DIGEST_SIZE]
+    return content + _digest(content)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def _encode(array: IntArray) -> bytes:
@@ -99,9 +107,10 @@ def _encode(array: IntArray) -> bytes:
     return stream.getvalue()
 
 
-def _decode(blobs: dict[str, bytes], name: str, header: dict[str, Any], path: Path) -> IntArray:
-    blob = blobs[f"{name}.npy"]
-    if hashlib.sha256(blob).hexdigest() != header["sha256"][f"{name}.npy"]:
-        raise HwsimError(f"{path}: must be an unaltered trace file, got a column '{name}' that fails its checksum")
-    array: IntArray = np.load(io.BytesIO(blob), allow_pickle=False).astype(np.int64)
+def _decode(content: bytes) -> IntArray:
+    array: IntArray = np.load(io.BytesIO(content), allow_pickle=False).astype(np.int64)
     return array
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -119,7 +119,7 @@ class Totals:
 OP_COLUMNS = ("kind", "function", "m", "k", "n", "batch", "layer", "branch", "loop", "iteration")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
     """An operation trace; all arrays have one entry per operation, or are CSR lists of one.
 
@@ -160,7 +160,9 @@ class Trace:
     @cached_property
     def components(self) -> tuple[str, ...]:
         """Component names in the order of their first operation."""
-        return tuple(dict.fromkeys(self.layers[i].partition(".")[0] for i in self.columns["layer"]))
+        layers, first = np.unique(self.columns["layer"], return_index=True)
+        in_order = layers[np.argsort(first)]
+        return tuple(dict.fromkeys(self.layers[i].partition(".")[0] for i in in_order))
 
     @cached_property
     def component(self) -> IntArray:
@@ -209,19 +211,22 @@ class Trace:
     def validate(self) -> None:
         """Check every invariant of the class. Raises HwsimError with the first operation that breaks one."""
         count = len(self)
-        if any(len(self.columns[name]) != count for name in OP_COLUMNS):
+        if any(name not in self.columns or len(self.columns[name]) != count for name in OP_COLUMNS):
             raise HwsimError("trace: every column must have one entry per operation")
         _check_csr("dependency", self.dep_ptr, self.dep, count)
-        _check_csr("operand", self.operand_ptr, self.operand_tensor, count)
+        for entries in (self.operand_tensor, self.operand_elements, self.operand_write):
+            _check_csr("operand", self.operand_ptr, entries, count)
         owner = np.repeat(np.arange(count), np.diff(self.dep_ptr))
         _check("operation", (self.dep < 0) | (self.dep >= owner), owner, "depend on earlier operations only")
         touched = np.repeat(np.arange(count), np.diff(self.operand_ptr))
         outside = (self.operand_tensor < 0) | (self.operand_tensor >= len(self.tensors))
         _check("operation", outside, touched, "use tensors of the trace")
+        _check("operation", self.operand_elements < 0, touched, "touch 0 elements or more")
         c = self.columns
         every = np.arange(count)
         _check("operation", (c["layer"] < 0) | (c["layer"] >= len(self.layers)), every, "belong to a layer")
         _check("operation", ~np.isin(c["kind"], list(Kind)), every, "have a known kind")
+        _check("operation", ~np.isin(c["function"], list(Function)), every, "have a known function")
         _check(
             "operation",
             (c["m"] < 0) | (c["k"] < 0) | (c["n"] < 0) | (c["batch"] < 1),

@@ -75,7 +75,7 @@ def test_the_peak_is_proportional_to_cores_and_clock(cores: int, clock_hz: float
 def test_the_scratchpad_is_divided_between_streams_activations_and_weights() -> None:
     rapid = load_arch("rapid_4core")
     assert rapid.scratchpad_bytes == 4 * 2**21
-    assert rapid.resident_weight_bytes == 4 * 2**21 * 5 // 8
+    assert rapid.resident_weight_bytes == 4 * 2**21 * 13 // 16
     assert load_arch("rapid_4core", {"memory.weight_residency": "false"}).resident_weight_bytes == 0
     shared = load_arch("rapid_4core", {"memory.scratchpad.scope": "shared"})
     assert shared.scratchpad_bytes == 2**21
@@ -84,14 +84,19 @@ def test_the_scratchpad_is_divided_between_streams_activations_and_weights() -> 
 def test_assumptions_and_sources_say_where_each_number_comes_from() -> None:
     rapid = load_arch("rapid_4core")
     assumed = {path: (value, text) for path, value, text in rapid.assumptions()}
-    assert assumed["dram.bandwidth_bytes_per_s"] == (
-        200e9,
-        "the usual reading of the memory of the inference study; not published",
-    )
+    bandwidth, why = assumed["dram.bandwidth_bytes_per_s"]
+    assert bandwidth == 68.3e9
+    assert why.startswith("LPDDR4X-4266 on 128 bits")
     assert "array.formats.int4.rows" not in assumed
     sourced = {path: text for path, _, text in rapid.sources()}
     assert sourced["array.formats.int4.rows"] == sourced["array.formats.int4.columns"]
     assert sourced["cores"] == "RaPiD, ISSCC 2021 paper 9.1 (title)"
+
+
+def test_the_way_networks_are_called_is_an_assumption_of_its_own() -> None:
+    for text, value in (("false", 0.0), ("true", 1.0)):
+        arch = load_arch("rapid_4core", {"host.persistent_kernel": text, "host.calls_assumption": "a guess"})
+        assert arch.assumptions()[-1] == ("host.persistent_kernel", value, "a guess")
 
 
 def test_an_architecture_cannot_be_changed() -> None:

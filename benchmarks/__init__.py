@@ -1,0 +1,1 @@
+"""How fast hwsim is on this machine, beside the targets of the project: `python -m benchmarks`."""

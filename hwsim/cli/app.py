@@ -1,0 +1,152 @@
+"""The commands and their options. What a command needs is imported when it runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwsim import __version__
+
+app = typer.Typer(
+    name="hwsim",
+    help="Simulate low-bit accelerators that run quantized speech recognition.",
+    epilog="Try: hwsim simulate rapid_4core rnnt_swb300 --precision int4 --versus fp16",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Arch = Annotated[
+    str, typer.Argument(metavar="ARCH", help="Architecture: a name (see hwsim list archs) or a YAML file.")
+]
+Workload = Annotated[
+    str, typer.Argument(metavar="WORKLOAD", help="Network: a name (see hwsim list workloads) or a YAML file.")
+]
+Frames = Annotated[
+    int | None, typer.Option(metavar="N", help="Encoder input frames of the utterance; default: the workload's.")
+]
+Engine = Annotated[
+    str, typer.Option(metavar="ENGINE", help="fast (compiled) or event (SimPy, the reference); both give the same.")
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"hwsim {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command("list", short_help="List architectures, networks and policies.")
+def list_(
+    kind: Annotated[
+        str | None, typer.Argument(metavar="archs|workloads|policies", help="One catalogue; default: all.")
+    ] = None,
+) -> None:
+    """List the architectures, networks and precision policies that ship with hwsim."""
+    from hwsim.cli.catalogues import list_catalogues
+
+    list_catalogues(kind)
+
+
+@app.command(short_help="Show one of them, with the source of each number.")
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Architecture, workload or policy: a name or a YAML file.")
+    ],
+) -> None:
+    """Show an architecture, a network or a precision policy: its numbers, and the source of each."""
+    from hwsim.cli.catalogues import show_entry
+
+    show_entry(name)
+
+
+@app.command(short_help="Simulate one utterance.")
+def simulate(
+    arch: Arch,
+    workload: Workload,
+    precision: Annotated[
+        str, typer.Option(metavar="P", help="Precision policy: a name, a YAML file, or a format such as int8/channel.")
+    ] = "int4",
+    versus: Annotated[
+        str | None, typer.Option(metavar="P2", help="Second precision, over which speed-ups are counted.")
+    ] = None,
+    beam: Annotated[int | None, typer.Option(metavar="N", help="Beam width; default: the workload's.")] = None,
+    decoder: Annotated[
+        str | None, typer.Option(metavar="NAME", help="alsd, tsd or greedy; default: the workload's.")
+    ] = None,
+    lm: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="none, shallow or density-ratio; default: what the workload has."),
+    ] = None,
+    frames: Frames = None,
+    engine: Engine = "fast",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Change a number of the architecture; repeatable."),
+    ] = None,
+    json: JsonFile = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one row per component as CSV.")] = None,
+    timeline: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a timeline that ui.perfetto.dev opens.")
+    ] = None,
+) -> None:
+    """Simulate one utterance: latency, energy and what bounds them, per component."""
+    from hwsim.cli.simulate import Search, run_simulate
+
+    search = Search(beam, decoder, lm, frames, engine)
+    run_simulate(arch, workload, precision, versus, search, set_ or [], json=json, csv=csv, timeline=timeline)
+
+
+@app.command(short_help="Simulate a grid; write a table and a plot.")
+def sweep(
+    names: Annotated[
+        list[str], typer.Argument(metavar="ARCH... WORKLOAD", help="Architectures, and as the last name the network.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for sweep.csv and rtf_over_beam.png.")],
+    precision: Annotated[str, typer.Option(metavar="P,...", help="Precision policies.")] = "fp16,int8,int4",
+    beam: Annotated[str | None, typer.Option(metavar="N,...", help="Beam widths; default: the workload's.")] = None,
+    decoder: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="alsd, tsd, greedy; default: the workload's.")
+    ] = None,
+    lm: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="none, shallow, density-ratio; default: what the workload has."),
+    ] = None,
+    frames: Frames = None,
+    engine: Engine = "fast",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=V1,V2", help="Values of a number of the architectures; repeatable."),
+    ] = None,
+) -> None:
+    """Simulate every combination of lists of values, on all cores: a table, and a plot of RTF over beam width."""
+    from hwsim.cli.sweep import run_grid
+
+    run_grid(names, out, precision, {"beam": beam, "decoder": decoder, "lm": lm}, frames, engine, set_ or [])
+
+
+@app.command(short_help="Put a paper's figures beside simulated ones.")
+def reproduce(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The paper: rnnt-int4.")],
+    json: JsonFile = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for NAME.json and NAME.csv.")] = None,
+) -> None:
+    """Put the figures of a paper beside simulated ones, and show how much each assumption decides."""
+    from hwsim.cli.reproduce import run_reproduction
+
+    run_reproduction(name, json, out)

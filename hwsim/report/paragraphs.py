@@ -1,0 +1,86 @@
+"""Sentences about a machine, a network and a decode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from hwsim.arch import Architecture
+from hwsim.report import facts
+from hwsim.report.units import binary_bytes, plural, rate, si
+from hwsim.simulation import Result
+
+SEARCHES = {
+    "alsd": "alignment-length synchronous beam search (alsd)",
+    "tsd": "time-synchronous beam search (tsd)",
+    "greedy": "greedy search",
+}
+FUSIONS = {
+    "none": "no language model",
+    "shallow": "shallow fusion of the external LM",
+    "density-ratio": "density-ratio fusion of source and external LM",
+}
+
+
+def machine_text(result: Result, versus: Result | None = None, changed: Mapping[str, str] | None = None) -> str:
+    """Cores, clock, arrays, peak per format in use, memories; and what the user changed."""
+    arch = result.arch
+    uses = [use for run in (result, versus) if run for use in facts.formats_in_use(run)]
+    formats = dict.fromkeys(use.computed for use in uses)
+    sentences = [f"{arch.name}: {geometry(arch)}", f"peak {peaks(arch, formats)}", memory_text(arch)]
+    if changed:
+        listed = ", ".join(f"{path} = {value}" for path, value in changed.items())
+        sentences.append(f"changed: {listed}")
+    return "; ".join(sentences)
+
+
+def geometry(arch: Architecture) -> str:
+    """`4 cores at 1.60 GHz, 2 weight-stationary arrays each`."""
+    arrays = plural(arch.array.arrays_per_core.value, f"{arch.array.dataflow.replace('_', '-')} array")
+    each = " each" if arch.cores.value > 1 else ""
+    point = f" ({arch.operating_point})" if len(arch.operating_points) > 1 else ""
+    return f"{plural(arch.cores.value, 'core')} at {si(arch.clock_hz, 'Hz')}{point}, {arrays}{each}"
+
+
+def peaks(arch: Architecture, formats: Iterable[str]) -> str:
+    """Peak rates of some formats."""
+    return ", ".join(rate(arch.peak_ops_per_s(fmt), fmt) for fmt in formats)
+
+
+def memory_text(arch: Architecture) -> str:
+    """Scratchpad and DRAM."""
+    scratchpad, dram = arch.memory.scratchpad, arch.dram
+    each = f", {binary_bytes(scratchpad.capacity_bytes.value)} a core" if scratchpad.scope == "core" else ", shared"
+    reached = f"{100 * dram.efficiency.value:.0f} % reached"
+    bandwidth = si(dram.bandwidth_bytes_per_s.value, "B/s")
+    size = binary_bytes(arch.scratchpad_bytes)
+    return f"scratchpad {size}{each if arch.cores.value > 1 else ''}; DRAM {bandwidth}, {reached}"
+
+
+def network_text(result: Result, versus: Result | None = None) -> str:
+    """Parameters by component, precision, size, and the formats of its products."""
+    parts = [c for c in result.components.values() if c.parameters]
+    counts = ", ".join(f"{c.name} {si(c.parameters, '').rstrip()}" for c in parts)
+    bits, total = sum(c.weight_bits for c in parts), sum(c.parameters for c in parts)
+    precision = f"{result.policy.name} versus {versus.policy.name}" if versus else result.policy.name
+    macs = sum(c.macs for c in result.components.values())
+    products = [f"{100 * use.macs / macs:.3g} % {use.requested}" for use in facts.formats_in_use(result)]
+    return (
+        f"{result.workload.name} at {precision}: {si(total, '').rstrip()} parameters ({counts});"
+        f" {bits / 8e6:,.1f} MB, {bits / total:.2f} bits each; {si(macs, 'MAC')}s, {', '.join(products)}"
+    )
+
+
+def decode_text(result: Result) -> str:
+    """Search, beam, language models, steps, and rows of each network."""
+    totals, settings = facts.decode_totals(result), result.settings
+    frames = result.workload.encoder_frames(result.frames)
+    beam = "" if settings.algorithm == "greedy" else f", beam {settings.beam}"
+    rows = [f"prediction network {totals.prediction_rows:,}", f"joint {totals.joint_rows:,}"]
+    if settings.language_models:
+        rows.insert(1, f"{'each LM' if settings.language_models > 1 else 'LM'} {totals.lm_rows:,}")
+    return (
+        f"{SEARCHES[settings.algorithm]}{beam}, {FUSIONS[settings.lm]};"
+        f" {plural(result.frames, 'frame')} = {result.audio_s:.4g} s of audio"
+        f"{f', {frames} after the encoder' if frames != result.frames else ''};"
+        f" {plural(totals.steps, 'step')}; rows: {', '.join(rows)}"
+    )

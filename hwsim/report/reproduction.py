@@ -1,0 +1,126 @@
+"""The figures of a paper beside simulated ones, and how much each assumption decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from textwrap import wrap
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hwsim.report.tables import assumption_text, bullets, plain_table, section
+from hwsim.report.units import DASH, signed, significant
+from hwsim.reproduce import Reproduction, Sensitivity
+
+FAR = " *"
+
+
+def reproduction_report(reproduction: Reproduction) -> Group:
+    """Everything that `hwsim reproduce` prints, for 100 columns; the side-by-side table stands last."""
+    parts: list[RenderableType] = [
+        section("Assumptions", assumption_text(reproduction.assumptions)), Text(),
+        sensitivity_table(reproduction), *_failures(reproduction.sensitivity), Text(),
+        section("What the figures say", bullets(reproduction.notes)), Text(),
+        figure_table(reproduction), source_list(reproduction),
+    ]  # fmt: skip
+    return Group(*parts)
+
+
+def figure_table(reproduction: Reproduction) -> Table:
+    """Published and simulated figures side by side; the last column is a number of `source_list`."""
+    table = plain_table(
+        reproduction.title,
+        [("figure", "wrap"), ("published", "right"), ("simulated", "right"), ("difference", "right"), ("unit", "left"),
+         ("source", "right")],
+    )  # fmt: skip
+    numbers = _source_numbers(reproduction)
+    for row in reproduction.rows:
+        far = not row.within_15_percent
+        difference = Text(f"{signed(100 * row.relative_difference, 1)} %{FAR if far else '  '}")
+        digits = 4 if row.published >= 100 else 3
+        table.add_row(
+            row.figure, f"{row.published:g}", significant(row.simulated, digits), difference, row.unit,
+            f"[{numbers[row.source]}]", style="bold" if far else "",
+        )  # fmt: skip
+    return table
+
+
+def source_list(reproduction: Reproduction) -> str:
+    """The sources that `figure_table` numbers, and the meaning of its mark."""
+    numbers = _source_numbers(reproduction)
+    lines = [f"[{number}] {source}" for source, number in numbers.items()]
+    if any(not row.within_15_percent for row in reproduction.rows):
+        lines.append(f"{FAR.strip()} farther than 15 % from the published figure")
+    return bullets(lines, mark="")
+
+
+def sensitivity_table(reproduction: Reproduction) -> Table:
+    """Assumption by figure: change in percent when the assumption is halved/doubled, or switched."""
+    entries = reproduction.sensitivity
+    figures = list(dict.fromkeys(name for entry in entries for name in entry.baseline))
+    headings = _headings(figures)
+    blank = "\n" * max((heading.count("\n") for heading in headings), default=0)
+    table = plain_table(
+        "Change of each figure in %, when an assumption is halved/doubled, or switched",
+        [(f"{blank}assumption", "wrap"), (f"{blank}value", "right"), *((text, "right") for text in headings)],
+    )
+    baseline: Mapping[str, float] = entries[0].baseline if entries else {}
+    table.add_row("as assumed", "", *(significant(baseline[name]) for name in figures), style="bold")
+    for parent, paths in _by_parent(entries).items():
+        if parent:
+            table.add_row(parent)
+        for leaf, changes in paths.items():
+            cells = (_cell(changes, name) for name in figures)
+            table.add_row(f"  {leaf}" if parent else leaf, _value(changes), *cells)
+    return table
+
+
+def _by_parent(entries: Iterable[Sensitivity]) -> dict[str, dict[str, list[Sensitivity]]]:
+    """Changes by the parent of their path and the last part of it."""
+    found: dict[str, dict[str, list[Sensitivity]]] = {}
+    for entry in entries:
+        parent, _, leaf = _short(entry.assumption).rpartition(".")
+        found.setdefault(parent, {}).setdefault(leaf, []).append(entry)
+    return found
+
+
+def _cell(changes: Iterable[Sensitivity], figure: str) -> str:
+    return "/".join(_percent(entry.relative_change(figure)) for entry in changes)
+
+
+def _percent(change: float | None) -> str:
+    if change is None:
+        return DASH
+    return signed(100 * change, 0 if abs(change) >= 0.0995 else 1)
+
+
+def _value(changes: list[Sensitivity]) -> str:
+    """The number as assumed, or what a choice is switched to."""
+    first = changes[0]
+    if isinstance(first.before, bool | str):
+        return f"→ {str(first.after).lower()}"
+    text = f"{first.before:g}"
+    return text if len(text) <= 8 else f"{first.before:.3g}"
+
+
+def _short(path: str) -> str:
+    return path.removeprefix("arch.")
+
+
+def _headings(figures: Sequence[str]) -> list[str]:
+    """Names of figures in narrow lines, the year on its own, all ending on the same line."""
+    split = [[year, *wrap(rest, 10)] for year, _, rest in (figure.partition(" ") for figure in figures)]
+    lines = max(map(len, split), default=1)
+    return ["\n".join([*[""] * (lines - len(parts)), *parts]) for parts in split]
+
+
+def _failures(entries: Iterable[Sensitivity]) -> list[RenderableType]:
+    """Changes that could not be run, or not as the heading says."""
+    lines = [f"{_short(entry.assumption)} {entry.change}: {entry.message}" for entry in entries if entry.message]
+    return [bullets(lines)] if lines else []
+
+
+def _source_numbers(reproduction: Reproduction) -> dict[str, int]:
+    sources = dict.fromkeys(row.source for row in reproduction.rows)
+    return {source: number for number, source in enumerate(sources, start=1)}
