@@ -12,11 +12,13 @@ import numpy as np
 
 from hwsim import __version__
 from hwsim.arch import Architecture, load_arch
+from hwsim.cost.classes import operand_formats, operation_classes
 from hwsim.decode.search import default_settings, utterance_trace
 from hwsim.decode.settings import DecodeSettings
 from hwsim.engine.run import CAUSES, ENERGY_PARTS, Engine, Run, run_trace
 from hwsim.extract import Workload, load_workload
 from hwsim.numerics import PrecisionPolicy, load_policy
+from hwsim.numerics.formats import mac_format
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,9 +102,22 @@ class Result:
     @cached_property
     def assumptions(self) -> list[str]:
         """Every assumption the result rests on: `path = value: why`."""
-        listed = [f"arch.{path} = {value:g}: {why}" for path, value, why in self.arch.assumptions()]
+        idle = [f"array.formats.{name}." for name in self.arch.native_formats if name not in self.formats]
+        listed = [
+            f"arch.{path} = {value:g}: {why}"
+            for path, value, why in self.arch.assumptions()
+            if not path.startswith(tuple(idle))
+        ]
         listed.append(f"workload.decode: {self.workload.spec.decode.source}")
+        if self.policy.assumption:
+            listed.append(f"precision.{self.policy.name}: {self.policy.assumption}")
         return listed
+
+    @property
+    def formats(self) -> set[str]:
+        """Native formats of the machine that compute something in this run."""
+        pairs = [pair for pair in operand_formats(self.run.trace) if pair]
+        return {self.arch.compute_format(mac_format(*pair)) for pair in pairs}
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -189,7 +204,7 @@ def _account(arch: Architecture, run: Run) -> tuple[dict[str, ComponentResult], 
     critical = np.stack([np.bincount(of, row, count) for row in run.critical_cycles.T], axis=1)
     energy = np.bincount(of, run.energy_pj.sum(axis=1), count) * 1e-12
     macs, dram = (np.bincount(of, column, count) for column in (trace.macs, run.dram_bytes))
-    klass = run.trace.structure["classes"].of_operation
+    klass = operation_classes(trace).of_operation
     peak = run.costs.peak_macs_per_cycle[klass]
     ideal_cycles = np.bincount(of, np.where(peak > 0, trace.macs / np.maximum(peak, 1), 0), count)
     found = {}

@@ -74,9 +74,6 @@ def _capacities(arch: Architecture) -> Iterator[Problem]:
     if buffer is not None and buffer.capacity_bytes.value > capacity_bytes:
         yield Problem(("memory", "operand_buffer", "capacity_bytes"), limit, str(buffer.capacity_bytes.value))
     stream, activation = memory.stream_buffer_fraction.value, memory.activation_fraction.value
-    if stream + activation > 1:
-        rule = f"at most {1 - activation:g}, what activation_fraction leaves of the scratchpad"
-        yield Problem(("memory", "stream_buffer_fraction"), rule, f"{stream:g}")
-    elif stream + activation == 1 and memory.weight_residency:
-        rule = f"less than {1 - activation:g}, so that weight_residency has room in the scratchpad"
+    if stream + activation >= 1:
+        rule = f"less than {1 - activation:g}, what activation_fraction leaves of the scratchpad"
         yield Problem(("memory", "stream_buffer_fraction"), rule, f"{stream:g}")

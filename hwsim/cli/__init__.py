@@ -7,6 +7,10 @@ import sys
 
 def main() -> None:
     """Run the command line and leave with its exit code: 0, 2 after a mistake of the user's, 130 when interrupted."""
-    from hwsim.cli.run import run
+    try:
+        from hwsim.cli.run import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)

@@ -26,7 +26,7 @@ Workload = Annotated[
     str, typer.Argument(metavar="WORKLOAD", help="Network: a name (see hwsim list workloads) or a YAML file.")
 ]
 Frames = Annotated[
-    int | None, typer.Option(metavar="N", help="Encoder input frames of the utterance; default: the workload's.")
+    str | None, typer.Option(metavar="N", help="Encoder input frames of the utterance; default: the workload's.")
 ]
 Engine = Annotated[
     str, typer.Option(metavar="ENGINE", help="fast (compiled) or event (SimPy, the reference); both give the same.")
@@ -85,7 +85,7 @@ def simulate(
     versus: Annotated[
         str | None, typer.Option(metavar="P2", help="Second precision, over which speed-ups are counted.")
     ] = None,
-    beam: Annotated[int | None, typer.Option(metavar="N", help="Beam width; default: the workload's.")] = None,
+    beam: Annotated[str | None, typer.Option(metavar="N", help="Beam width; default: the workload's.")] = None,
     decoder: Annotated[
         str | None, typer.Option(metavar="NAME", help="alsd, tsd or greedy; default: the workload's.")
     ] = None,

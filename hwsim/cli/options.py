@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from hwsim.errors import HwsimError, nearest
+from hwsim.errors import HwsimError
 
 
 def settings(texts: Sequence[str]) -> dict[str, str]:
@@ -38,6 +39,14 @@ def words(option: str, text: str) -> list[str]:
     return found
 
 
+def integer(option: str, text: str | None) -> int | None:
+    """An integer, or None when it is not given. Raises HwsimError for anything else."""
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        raise HwsimError(f"{option} must be an integer, got '{text}'") from None
+
+
 def integers(option: str, text: str) -> list[int]:
     """A list of integers separated by commas. Raises HwsimError as `words`, and for anything else in it."""
     try:
@@ -50,7 +59,8 @@ def choice(option: str, value: str | None, known: Sequence[str]) -> str | None:
     """The value, if it is one of the known ones or not given. Raises HwsimError with the nearest ones."""
     if value is not None and value not in known:
         listed = f"{', '.join(known[:-1])} or {known[-1]}"
-        raise HwsimError(f"{option} must be {listed}, got '{value}'{nearest(value, known)}")
+        close = difflib.get_close_matches(value, known, n=1)
+        raise HwsimError(f"{option} must be {listed}, got '{value}'{f'; nearest: {close[0]}' if close else ''}")
     return value
 
 

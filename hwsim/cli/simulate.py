@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import get_args
 
 from hwsim.arch import load_arch
-from hwsim.cli.options import choice, output_files, settings
+from hwsim.cli.options import choice, integer, output_files, settings
 from hwsim.cli.printing import say
+from hwsim.decode.search import default_settings, split_changes
 from hwsim.decode.settings import Algorithm, LanguageModel
 from hwsim.engine.run import Engine
 from hwsim.extract import load_workload
@@ -23,12 +24,12 @@ from hwsim.simulation import simulate as run_simulation
 
 @dataclass(frozen=True)
 class Search:
-    """How the utterance is decoded and timed; None is the workload's own."""
+    """How the utterance is decoded and timed, as written by the user; None is the workload's own."""
 
-    beam: int | None
+    beam: str | None
     decoder: str | None
     lm: str | None
-    frames: int | None
+    frames: str | None
     engine: str
 
 
@@ -39,12 +40,15 @@ def run_simulate(arch: str, workload: str, precision: str, versus: str | None, s
     choice("--decoder", search.decoder, get_args(Algorithm))
     choice("--lm", search.lm, get_args(LanguageModel))
     choice("--engine", search.engine, get_args(Engine))
+    beam, frames = integer("--beam", search.beam), integer("--frames", search.frames)
     changed = settings(set_)
-    machine, network = load_arch(arch, changed), load_workload(workload)
+    of_machine, of_decode = split_changes(changed)
+    machine, network = load_arch(arch, of_machine), load_workload(workload)
+    decode = default_settings(network, beam=beam, algorithm=search.decoder, lm=search.lm, changes=of_decode)
     policies = [load_policy(name) for name in (precision, versus) if name is not None]
     results = [
         run_simulation(
-            machine, network, policy, beam=search.beam, decoder=search.decoder, lm=search.lm, frames=search.frames,
+            machine, network, policy, settings=decode, frames=frames,
             engine=search.engine,  # type: ignore[arg-type]
         )
         for policy in policies

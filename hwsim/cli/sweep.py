@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from hwsim.arch import load_arch
-from hwsim.cli.options import choice, integers, setting_lists, words
+from hwsim.cli.options import choice, integer, integers, setting_lists, words
 from hwsim.cli.printing import progress_bar, say, warn
 from hwsim.decode.settings import Algorithm, LanguageModel
 from hwsim.engine.run import Engine
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 TABLE, PLOT = "sweep.csv", "rtf_over_beam.png"
 
 
-def run_grid(names: Sequence[str], out: Path, precision: str, lists: Mapping[str, str | None], frames: int | None,
+def run_grid(names: Sequence[str], out: Path, precision: str, lists: Mapping[str, str | None], frames: str | None,
              engine: str, set_: Sequence[str]) -> None:  # fmt: skip
     """Run a grid, write its table and its plot, print the RTFs and where both files are."""
     request = _request(names, precision, lists, frames, engine, set_)
@@ -43,7 +43,7 @@ def run_grid(names: Sequence[str], out: Path, precision: str, lists: Mapping[str
     say(rtf_table(frame), "", *_notes(request), str(out / TABLE), str(plot))
 
 
-def _request(names: Sequence[str], precision: str, lists: Mapping[str, str | None], frames: int | None, engine: str,
+def _request(names: Sequence[str], precision: str, lists: Mapping[str, str | None], frames: str | None, engine: str,
              set_: Sequence[str]) -> SweepRequest:  # fmt: skip
     if len(names) < 2:
         raise HwsimError(f"sweep must be given at least one architecture and then the workload, got '{names[0]}' only")
@@ -61,7 +61,7 @@ def _request(names: Sequence[str], precision: str, lists: Mapping[str, str | Non
         beams=None if beam is None else integers("--beam", beam),
         lms=models,
         decoders=decoders,
-        frames=frames,
+        frames=integer("--frames", frames),
         settings=setting_lists(set_),
         engine=engine,  # type: ignore[arg-type]
     )

@@ -8,7 +8,9 @@ from functools import reduce
 import numpy as np
 import numpy.typing as npt
 
+from hwsim.numerics.formats import NumberFormat
 from hwsim.trace import Role, Trace
+from hwsim.trace.table import MAC_KINDS
 
 IntArray = npt.NDArray[np.int64]
 
@@ -89,3 +91,24 @@ def first_operands(trace: Trace) -> tuple[IntArray, IntArray]:
         result[owner[at]] = trace.operand_tensor[at]
         found.append(result)
     return found[0], found[1]
+
+
+def operand_formats(trace: Trace) -> list[tuple[NumberFormat, NumberFormat] | None]:
+    """Per class that multiplies and accumulates: formats of its second operand and of its activations.
+
+    Products with weights take their activations in the format of the weight's layer, whatever format they are
+    stored in; products of two activations take both as they are stored. None for other classes.
+    """
+    classes = operation_classes(trace)
+    formats = [NumberFormat.parse(tensor.format) for tensor in trace.tensors]
+    layers = {layer: i for i, layer in enumerate(trace.layers)}
+    found: list[tuple[NumberFormat, NumberFormat] | None] = []
+    for kind, weight, activation in zip(classes.kind, classes.weight, classes.activation, strict=True):
+        if kind not in MAC_KINDS:
+            found.append(None)
+        elif weight < 0:
+            found.append((formats[activation], formats[activation]))
+        else:
+            inputs = trace.input_formats[layers[trace.tensors[weight].layer]]
+            found.append((formats[weight], NumberFormat.parse(inputs)))
+    return found

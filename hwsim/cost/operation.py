@@ -10,7 +10,7 @@ import numpy as np
 
 from hwsim.arch import Architecture
 from hwsim.cost.array import IntArray
-from hwsim.cost.classes import OperationClasses, operation_classes
+from hwsim.cost.classes import OperationClasses, operand_formats, operation_classes
 from hwsim.cost.matmul import FloatArray, Products, memory_energy_pj, product_costs
 from hwsim.cost.vector import function_counts, vector_cycles, vector_energy_pj
 from hwsim.numerics.formats import NumberFormat, mac_format
@@ -77,7 +77,7 @@ def class_costs(arch: Architecture, trace: Trace, resident: IntArray) -> ClassCo
     costs.cores[:] = np.where(classes.halved == 1, max(1, cores // 2), cores)
     busy = classes.m > 0
     formats = [NumberFormat.parse(t.format) for t in trace.tensors]
-    _cost_products(arch, classes, formats, resident, costs, busy & np.isin(classes.kind, ARRAY_KINDS))
+    _cost_products(arch, trace, classes, resident, costs, busy & np.isin(classes.kind, ARRAY_KINDS))
     _cost_vector(arch, classes, formats, costs, busy)
     control, launch = (np.flatnonzero(busy & (classes.kind == kind)) for kind in (Kind.HOST, Kind.LAUNCH))
     per_hypothesis = arch.host.per_hypothesis_s.value * classes.m[control].astype(np.float64)
@@ -100,21 +100,24 @@ def _no_costs(count: int) -> ClassCosts:
     return ClassCosts(**columns)
 
 
-def _cost_products(arch: Architecture, classes: OperationClasses, formats: list[NumberFormat], resident: IntArray,
+def _cost_products(arch: Architecture, trace: Trace, classes: OperationClasses, resident: IntArray,
                    costs: ClassCosts, chosen: np.ndarray) -> None:  # fmt: skip
     """Fill in the classes that multiply and accumulate, one number format at a time."""
-    bits = np.array([f.code_bits for f in formats] + [32], dtype=np.int64)
+    operands = operand_formats(trace)
     names = np.full(len(chosen), "", dtype=object)
-    second = np.where(classes.weight >= 0, classes.weight, classes.activation)
-    for i in np.flatnonzero(chosen):
-        names[i] = arch.compute_format(mac_format(formats[second[i]], formats[classes.activation[i]]))
+    bits = np.zeros((len(chosen), 2), dtype=np.int64)
+    for i in np.flatnonzero(chosen).tolist():
+        pair = operands[i]
+        assert pair is not None
+        names[i] = arch.compute_format(mac_format(*pair))
+        bits[i] = pair[0].code_bits, pair[1].code_bits
     for name in sorted(set(names[chosen])):
         at = np.flatnonzero(names == name)
         weight = classes.weight[at]
         free = (weight < 0) | (resident[weight] == 0)
         products = Products(
             classes.m[at], classes.k[at], classes.n[at], classes.batch[at], costs.cores[at],
-            bits[second[at]], bits[classes.activation[at]], free,
+            bits[at, 0], bits[at, 1], free,
         )  # fmt: skip
         found = product_costs(arch, name, products)
         costs.unit[at] = Unit.ARRAY

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from functools import lru_cache
 
 import numpy as np
 
+from hwsim.config import parse_scalar
 from hwsim.decode.settings import DecodeSettings, SpeechStatistics
 from hwsim.decode.statistics import Counts, DecodeSchedule, schedule
-from hwsim.errors import HwsimError
+from hwsim.errors import HwsimError, nearest
 from hwsim.extract import Workload
 from hwsim.extract.rnnt import SearchNetworks, declare_search, emit_encoder
 from hwsim.trace import Function, Kind, Role, Trace, TraceBuilder
 from hwsim.trace.builder import Operand, Rows
 
+PREFIX = "decode."
 _MODELS = {"none": (), "shallow": ("external_lm",), "density-ratio": ("source_lm", "external_lm")}
 
 
+def split_changes(changes: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Divide `--set` pairs into those of the architecture and those of `decode.*`, without that prefix."""
+    decode = {path.removeprefix(PREFIX): text for path, text in changes.items() if path.startswith(PREFIX)}
+    return {path: text for path, text in changes.items() if not path.startswith(PREFIX)}, decode
+
+
 def default_settings(workload: Workload, *, beam: int | None = None, algorithm: str | None = None,
-                     lm: str | None = None) -> DecodeSettings:  # fmt: skip
+                     lm: str | None = None, changes: Mapping[str, str] | None = None) -> DecodeSettings:  # fmt: skip
     """The workload's own way of decoding, with the parts that the user named replaced.
 
-    Greedy search has a beam of 1; a workload without language models is decoded without them.
+    `changes` are fields of DecodeSettings and YAML values, as `--set decode.lm_cache=true` gives them. Greedy search
+    has a beam of 1; a workload without language models is decoded without them. Raises HwsimError.
     """
     defaults = workload.spec.decode
     algorithm = algorithm or defaults.algorithm
@@ -33,6 +43,11 @@ def default_settings(workload: Workload, *, beam: int | None = None, algorithm: 
     settings = DecodeSettings(
         algorithm=algorithm, beam=beam, lm=lm, u_max_ratio=defaults.u_max_ratio, lm_cache=defaults.lm_cache  # type: ignore[arg-type]
     )  # fmt: skip
+    known = [field.name for field in fields(DecodeSettings)]
+    for name in changes or {}:
+        if name not in known:
+            raise HwsimError(f"--set {PREFIX}{name}: no key '{name}' in decode{nearest(name, known)}")
+    settings = replace(settings, **{name: parse_scalar(text) for name, text in (changes or {}).items()})
     missing = [name for name in _MODELS[settings.lm] if name not in workload.language_models]
     if missing:
         has = ", ".join(workload.language_models) or "no language model"

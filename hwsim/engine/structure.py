@@ -41,7 +41,7 @@ class Structure:
     pair_first: IntArray
     """First of them."""
     reads: IntArray
-    """Segments that read a tensor but do not write it, per tensor."""
+    """Segments that read a tensor which they do not write, or write only later, per tensor."""
     writes: IntArray
     """Segments that write a tensor, per tensor."""
     first_segment: IntArray
@@ -56,7 +56,7 @@ class Structure:
     tensor_halved: IntArray
     """1 for a tensor that only halved layers touch."""
     outside_owner: IntArray
-    """Operand entries that read a tensor which the segment does not write: owner operation ..."""
+    """Operand entries that read what another segment has written: owner operation ..."""
     outside_entry: IntArray
     """... and index into the operand list."""
     written_entry: IntArray
@@ -93,8 +93,9 @@ def _analyse(trace: Trace) -> Structure:
     contracted[trace.operand_tensor[multiplied]] = True
     gathered = np.flatnonzero(live & write & contracted[trace.operand_tensor])
     pairs, first, uses = np.unique(code[weights], return_index=True, return_counts=True)
-    written_codes = np.unique(code[live & write])
-    from_outside = live & ~write & ~stationary & ~np.isin(code, written_codes)
+    written_codes, first_write = np.unique(code[live & write], return_index=True)
+    from_outside = live & ~write & ~stationary
+    from_outside &= _written_elsewhere(code, tensors, owner, written_codes, owner[live & write][first_write])
     halved = halved_layers(trace)[c["layer"]]
     hosts = np.where(c["kind"] == Kind.LAUNCH, np.arange(len(trace)), -1)
     launch = np.maximum.accumulate(hosts)
@@ -136,6 +137,21 @@ def _analyse(trace: Trace) -> Structure:
         written_entry=np.flatnonzero(live & write),
         written_owner=owner[live & write],
     )
+
+
+def _written_elsewhere(code: IntArray, tensors: int, owner: IntArray, written: IntArray,
+                       writer: IntArray) -> npt.NDArray[np.bool_]:  # fmt: skip
+    """Operand entries whose tensor their segment does not write, or only after them when an earlier one wrote it.
+
+    `code` is segment * tensors + tensor of each entry; `written` are the codes that are written, `writer` the first
+    operation that does.
+    """
+    at = np.searchsorted(written, code)
+    here = np.append(written, -1)[at] == code
+    first = np.full(tensors, np.iinfo(np.int64).max)
+    np.minimum.at(first, written % tensors, written // tensors)
+    earlier = first[code % tensors] < code // tensors
+    return np.asarray(~here | (earlier & (owner <= np.append(writer, -1)[at])))
 
 
 def _within_iteration(trace: Trace, owner: IntArray, tensor: IntArray, write: npt.NDArray[np.bool_]) -> tuple[

@@ -79,6 +79,8 @@ class PrecisionPolicy:
     name: str
     rules: tuple[tuple[str, PartialPrecision], ...]
     default: LayerPrecision
+    assumption: str = field(default="", compare=False)
+    """What the policy's file chose beyond what its source publishes, and why."""
     _resolved: dict[str, LayerPrecision] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def resolve(self, layer: str) -> LayerPrecision:

@@ -105,7 +105,7 @@ def build_policy(document: Document) -> PrecisionPolicy:
         raise ConfigError(f"{document.file}:1: source or assumption must be given in the file, got neither")
     default = {name: NumberFormat.parse(text) for name, text in model.default.model_dump().items()}
     rules = tuple((glob, _partial(rule)) for glob, rule in model.layers.items())
-    return PrecisionPolicy(Path(document.file).stem, rules, LayerPrecision(**default))
+    return PrecisionPolicy(Path(document.file).stem, rules, LayerPrecision(**default), model.assumption or "")
 
 
 def _partial(rule: str | LayerRule) -> PartialPrecision:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 
 from rich.console import Group, RenderableType
-from rich.text import Text
 
 from hwsim.arch import Architecture, Origin
 from hwsim.cost.peak import peak_efficiency_ops_per_j
@@ -15,8 +14,8 @@ from hwsim.extract.spec import LstmStackSpec
 from hwsim.numerics import NumberFormat, PrecisionPolicy
 from hwsim.numerics.formats import BASES
 from hwsim.numerics.policy import LayerPrecision
-from hwsim.report.paragraphs import FUSIONS, SEARCHES, geometry, memory_text
-from hwsim.report.tables import assumption_text, facts_grid, plain_table, section
+from hwsim.report.layout import assumption_text, facts_grid, plain_table, section, spaced
+from hwsim.report.sentences import FUSIONS, SEARCHES, geometry, memory_text
 from hwsim.report.units import DASH, number, plural, si, signed, significant
 
 ACOUSTIC = "acoustic"
@@ -42,7 +41,7 @@ def describe_arch(arch: Architecture) -> Group:
         listed = ", ".join(f"{name} runs as {native}" for name, native in arch.array.fallback.items())
         parts.append(facts_grid({"Fallbacks": listed}))
     parts += [_origins("Published or derived", arch.sources()), _origins("Assumed", arch.assumptions())]
-    return _spaced(parts)
+    return spaced(parts)
 
 
 def describe_workload(workload: Workload) -> Group:
@@ -71,7 +70,7 @@ def describe_workload(workload: Workload) -> Group:
         "Published": f"{spec.published.source}; counts agree {agreement}",
         "Digest": workload.digest,
     }
-    return _spaced([facts_grid(rows), table, section("Parts", assumption_text(_part_lines(workload)))])
+    return spaced([facts_grid(rows), table, section("Parts", assumption_text(_part_lines(workload)))])
 
 
 def describe_policy(policy: PrecisionPolicy, texts: Mapping[str, str | None]) -> Group:
@@ -87,7 +86,7 @@ def describe_policy(policy: PrecisionPolicy, texts: Mapping[str, str | None]) ->
     for glob, rule in policy.rules:
         formats = [str(value) if (value := getattr(rule, name)) else "" for name in names]
         table.add_row(glob, *formats, "may match none" if rule.optional else "")
-    return _spaced([facts_grid({**rows, "Digest": policy.digest[:12]}), table])
+    return spaced([facts_grid({**rows, "Digest": policy.digest[:12]}), table])
 
 
 def _formats(arch: Architecture) -> RenderableType:
@@ -140,7 +139,3 @@ def _stack_text(stack: LstmStackSpec) -> str:
     if stack.dense_inputs and stack.layers > 1:
         text += ", each reads the embedding"
     return text + (f", {stack.outputs} outputs" if stack.outputs else "")
-
-
-def _spaced(parts: list[RenderableType]) -> Group:
-    return Group(*[part for item in parts for part in (item, Text())][:-1])

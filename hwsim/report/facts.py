@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwsim.arch import Architecture
-from hwsim.cost.classes import first_operands, operation_classes
+from hwsim.cost.classes import first_operands, operand_formats, operation_classes
 from hwsim.decode.search import speech_statistics
 from hwsim.decode.statistics import DecodeTotals, schedule
 from hwsim.numerics import PrecisionPolicy
@@ -34,13 +34,12 @@ def formats_in_use(result: Result) -> list[FormatUse]:
     """Formats of the matrix products of a run, most MACs first."""
     trace = result.run.trace
     classes = operation_classes(trace)
-    formats = [NumberFormat.parse(tensor.format) for tensor in trace.tensors]
     macs = np.bincount(classes.of_operation, trace.macs, len(classes.kind)).astype(np.int64)
-    second = np.where(classes.weight >= 0, classes.weight, classes.activation)
     found: dict[str, int] = {}
-    for i in np.flatnonzero(macs).tolist():
-        name = mac_format(formats[second[i]], formats[classes.activation[i]])
-        found[name] = found.get(name, 0) + int(macs[i])
+    for pair, count in zip(operand_formats(trace), macs.tolist(), strict=True):
+        if pair and count:
+            name = mac_format(*pair)
+            found[name] = found.get(name, 0) + count
     uses = [FormatUse(name, result.arch.compute_format(name), count) for name, count in found.items()]
     return sorted(uses, key=lambda use: -use.macs)
 

@@ -17,16 +17,19 @@ def check_output_file(path: str | Path) -> Path:
     """The path, if a file can be written there. Nothing is created. Raises HwsimError."""
     path = Path(path)
     if path.is_dir():
-        raise _unwritable(path, errno.EISDIR)
-    _check_folder(path, path.parent)
+        raise HwsimError(f"{path}: must be a file to write to, got a folder")
     if path.exists() and not os.access(path, os.W_OK):
         raise _unwritable(path, errno.EACCES)
+    if not path.exists() or path.is_file():
+        _check_folder(path, path.parent)
     return path
 
 
 def check_output_folder(path: str | Path) -> Path:
     """The path, if it is a folder to write in or can be made one. Nothing is created. Raises HwsimError."""
     path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise HwsimError(f"{path}: must be a folder to write to, got a file")
     existing = path
     while not os.path.lexists(existing) and existing != existing.parent:
         existing = existing.parent
@@ -82,16 +85,14 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def _check_folder(path: Path, folder: Path) -> None:
-    if not folder.exists():
-        raise _unwritable(path, errno.ENOENT if not _below_a_file(folder) else errno.ENOTDIR)
-    if not folder.is_dir():
-        raise _unwritable(path, errno.ENOTDIR)
+    """Whether `path` can be made in `folder`."""
+    existing = next(above for above in (folder, *folder.absolute().parents) if above.exists())
+    if not existing.is_dir():
+        raise HwsimError(f"{path}: must be in a folder, got the file {existing}")
+    if existing != folder:
+        raise HwsimError(f"{path}: must be in a folder that exists, got none at {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise _unwritable(path, errno.EACCES)
-
-
-def _below_a_file(path: Path) -> bool:
-    return any(parent.exists() and not parent.is_dir() for parent in path.parents)
 
 
 def _unwritable(path: str | Path, code: int | None) -> HwsimError:

@@ -1,24 +1,13 @@
-"""Sentences about a machine, a network and a decode."""
+"""The paragraphs at the head of a result: machine, network, decode."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from hwsim.arch import Architecture
 from hwsim.report import facts
-from hwsim.report.units import binary_bytes, plural, rate, si
+from hwsim.report.sentences import FUSIONS, SEARCHES, geometry, memory_text, peaks
+from hwsim.report.units import plural, si
 from hwsim.simulation import Result
-
-SEARCHES = {
-    "alsd": "alignment-length synchronous beam search (alsd)",
-    "tsd": "time-synchronous beam search (tsd)",
-    "greedy": "greedy search",
-}
-FUSIONS = {
-    "none": "no language model",
-    "shallow": "shallow fusion of the external LM",
-    "density-ratio": "density-ratio fusion of source and external LM",
-}
 
 
 def machine_text(result: Result, versus: Result | None = None, changed: Mapping[str, str] | None = None) -> str:
@@ -31,29 +20,6 @@ def machine_text(result: Result, versus: Result | None = None, changed: Mapping[
         listed = ", ".join(f"{path} = {value}" for path, value in changed.items())
         sentences.append(f"changed: {listed}")
     return "; ".join(sentences)
-
-
-def geometry(arch: Architecture) -> str:
-    """`4 cores at 1.60 GHz, 2 weight-stationary arrays each`."""
-    arrays = plural(arch.array.arrays_per_core.value, f"{arch.array.dataflow.replace('_', '-')} array")
-    each = " each" if arch.cores.value > 1 else ""
-    point = f" ({arch.operating_point})" if len(arch.operating_points) > 1 else ""
-    return f"{plural(arch.cores.value, 'core')} at {si(arch.clock_hz, 'Hz')}{point}, {arrays}{each}"
-
-
-def peaks(arch: Architecture, formats: Iterable[str]) -> str:
-    """Peak rates of some formats."""
-    return ", ".join(rate(arch.peak_ops_per_s(fmt), fmt) for fmt in formats)
-
-
-def memory_text(arch: Architecture) -> str:
-    """Scratchpad and DRAM."""
-    scratchpad, dram = arch.memory.scratchpad, arch.dram
-    each = f", {binary_bytes(scratchpad.capacity_bytes.value)} a core" if scratchpad.scope == "core" else ", shared"
-    reached = f"{100 * dram.efficiency.value:.0f} % reached"
-    bandwidth = si(dram.bandwidth_bytes_per_s.value, "B/s")
-    size = binary_bytes(arch.scratchpad_bytes)
-    return f"scratchpad {size}{each if arch.cores.value > 1 else ''}; DRAM {bandwidth}, {reached}"
 
 
 def network_text(result: Result, versus: Result | None = None) -> str:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hwsim.report.tables import assumption_text, bullets, plain_table, section
+from hwsim.report.layout import assumption_text, bullets, plain_table, section, spaced
 from hwsim.report.units import DASH, signed, significant
 from hwsim.reproduce import Reproduction, Sensitivity
 
@@ -18,13 +18,15 @@ FAR = " *"
 
 def reproduction_report(reproduction: Reproduction) -> Group:
     """Everything that `hwsim reproduce` prints, for 100 columns; the side-by-side table stands last."""
-    parts: list[RenderableType] = [
-        section("Assumptions", assumption_text(reproduction.assumptions)), Text(),
-        sensitivity_table(reproduction), *_failures(reproduction.sensitivity), Text(),
-        section("What the figures say", bullets(reproduction.notes)), Text(),
-        figure_table(reproduction), source_list(reproduction),
-    ]  # fmt: skip
-    return Group(*parts)
+    changes: list[RenderableType] = [sensitivity_table(reproduction), *_failures(reproduction.sensitivity)]
+    return spaced(
+        [
+            section("Assumptions", assumption_text(reproduction.assumptions)),
+            Group(*changes),
+            section("What the figures say", bullets(reproduction.notes)),
+            Group(figure_table(reproduction), source_list(reproduction)),
+        ]
+    )
 
 
 def figure_table(reproduction: Reproduction) -> Table:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from hwsim.report.tables import plain_table
+from hwsim.report.layout import plain_table
 from hwsim.report.units import DASH, significant
 
 if TYPE_CHECKING:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from textwrap import fill
+from collections.abc import Mapping
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from hwsim.report import facts
-from hwsim.report.origins import WIDTH, assumption_lines
+from hwsim.report.layout import assumption_text, bullets, facts_grid, plain_table, section, spaced
 from hwsim.report.paragraphs import decode_text, machine_text, network_text
 from hwsim.report.units import DASH, column_decimals, fixed, percent, plural, si, significant
 from hwsim.simulation import ComponentResult, Result
@@ -35,8 +32,7 @@ def result_report(result: Result, versus: Result | None = None, changed: Mapping
     if notes:
         parts.append(section("Notes", notes))
     parts.append(section("Assumptions", assumption_text(result.assumptions)))
-    spaced = [part for item in parts for part in (item, Text())]
-    return Group(*spaced[:-1])
+    return spaced(parts)
 
 
 def paragraphs(result: Result, versus: Result | None, changed: Mapping[str, str]) -> Table:
@@ -48,31 +44,6 @@ def paragraphs(result: Result, versus: Result | None, changed: Mapping[str, str]
             "Decode": decode_text(result),
         }
     )
-
-
-def facts_grid(rows: Mapping[str, str]) -> Table:
-    """Paragraphs beside their headings, at most 100 columns wide."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    heading = max(map(len, rows))
-    grid.add_column(max_width=WIDTH - heading - 4)
-    for name, text in rows.items():
-        grid.add_row(name, text)
-    return grid
-
-
-def plain_table(title: str, columns: Sequence[tuple[str, str]]) -> Table:
-    """A table of `(heading, justify)` columns; headings may have two lines.
-
-    `justify` is `left`, `right`, or `wrap` for text on the left that may be broken; numbers never are.
-    """
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False,
-        padding=(0, 1, 0, 0), header_style="",
-    )  # fmt: skip
-    for heading, justify in columns:
-        table.add_column(heading, justify="right" if justify == "right" else "left", no_wrap=justify != "wrap")
-    return table
 
 
 def component_table(result: Result, versus: Result | None = None) -> Table:
@@ -147,7 +118,7 @@ def note_lines(result: Result, versus: Result | None = None) -> str:
     """What the reader must know beside the numbers: fallbacks, missing room, dashes."""
     notes = facts.fallback_notes(result)
     if versus:
-        notes += [f"{versus.policy.name}: {note}" for note in facts.fallback_notes(versus) if note not in notes]
+        notes += [note for note in facts.fallback_notes(versus) if note not in notes]
     memory = result.arch.memory
     if not memory.weight_residency:
         notes.append(f"{result.arch.name} keeps no weights on chip from one recurrent step to the next")
@@ -168,28 +139,6 @@ def note_lines(result: Result, versus: Result | None = None) -> str:
             f"{', '.join(hidden)}: under {100 * facts.HIDDEN_SHARE:g} % of the latency, hidden behind other components"
         )
     return bullets(notes)
-
-
-def assumption_text(assumptions: Sequence[str], listed: int = 6) -> Text:
-    """The assumptions, wrapped, with their paths in bold."""
-    text = Text(assumption_lines(assumptions, listed=listed))
-    text.highlight_regex(r"(?m)^  [^ ][^:]*", "bold")
-    return text
-
-
-def section(title: str, body: RenderableType) -> Group:
-    """A heading over text."""
-    return Group(Text(title, style="bold"), body)
-
-
-def bullets(lines: Iterable[str], mark: str = "- ") -> str:
-    """Wrapped lines, each after a mark."""
-    indent = " " * (2 + len(mark))
-    return "\n".join(
-        fill(line, WIDTH, initial_indent=f"  {mark}", subsequent_indent=f"{indent}  " if not mark else indent,
-             break_on_hyphens=False)
-        for line in lines
-    )  # fmt: skip
 
 
 def _bound(component: ComponentResult) -> str:

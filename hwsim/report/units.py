@@ -46,9 +46,9 @@ def operations(fmt: str) -> str:
 
 
 def column_decimals(largest: float, digits: int = 5) -> int:
-    """Decimals that give the largest number of a column so many digits, at most four of them decimals."""
+    """Decimals that give the largest number of a column so many digits, at most three of them decimals."""
     before = math.floor(math.log10(abs(largest))) + 1 if largest else 1
-    return min(max(digits - max(before, 1), 0), 4)
+    return min(max(digits - max(before, 1), 0), 3)
 
 
 def fixed(value: float, decimals: int) -> str:

@@ -11,16 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 
-from hwsim import catalogue
 from hwsim.arch import Architecture, load_arch
-from hwsim.config import read_document, validate
 from hwsim.cost.peak import peak_efficiency_ops_per_j
 from hwsim.decode.settings import SpeechStatistics
 from hwsim.extract import Workload, load_workload
 from hwsim.extract.workload import parameter_counts
 from hwsim.numerics.formats import NumberFormat
-from hwsim.numerics.policy import CATALOGUE
-from hwsim.numerics.policy_file import PolicyFile
 from hwsim.reproduce.conditions import RTF, Conditions, Headline, measure, speedups
 from hwsim.reproduce.record import Reproduction, Row
 from hwsim.reproduce.rnnt_int4_changes import CHANGES, apply
@@ -141,7 +137,4 @@ def _assumptions(headline: Headline) -> tuple[str, ...]:
         listed.append(f"decode.{name} = {defaults[name]:g}: {why}")
     listed.append(f"decode.beam = {headline.beam}: the papers name 16 among several widths, and none for 2022")
     listed.append("decode.batch = 1: one utterance at a time; the papers print no batch")
-    for name in dict.fromkeys(result.policy.name for result in headline.results):
-        policy = validate(PolicyFile, read_document(catalogue.find(CATALOGUE, "policy", name)))
-        listed += [f"precision.{name}: {policy.assumption}"] if policy.assumption else []
     return tuple(dict.fromkeys(listed))

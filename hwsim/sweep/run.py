@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from hwsim.arch import load_arch
-from hwsim.decode.search import default_settings
+from hwsim.decode.search import default_settings, split_changes
 from hwsim.errors import HwsimError
 from hwsim.extract import load_workload
 from hwsim.numerics import load_policy
@@ -56,14 +56,22 @@ def prepare(request: SweepRequest) -> list[Job]:
     grid = points(request)
     workload = load_workload(request.workload)
     policies = {name: load_policy(name) for name in request.precisions}
-    machines = {key: load_arch(key[0], dict(key[1])) for key in dict.fromkeys((p.arch, p.settings) for p in grid)}
+    changes = {point.settings: split_changes(dict(point.settings)) for point in grid}
+    keys = dict.fromkeys((point.arch, point.settings) for point in grid)
+    machines = {(arch, settings): load_arch(arch, changes[settings][0]) for arch, settings in keys}
     return [
         Job(
             point=point,
             arch=machines[point.arch, point.settings],
             workload=workload,
             policy=policies[point.precision],
-            search=default_settings(workload, beam=point.beam, algorithm=point.decoder, lm=point.lm),
+            search=default_settings(
+                workload,
+                beam=point.beam,
+                algorithm=point.decoder,
+                lm=point.lm,
+                changes=changes[point.settings][1],
+            ),
             engine=request.engine,
         )
         for point in grid

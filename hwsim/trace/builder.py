@@ -226,6 +226,7 @@ class TraceBuilder:
             operand_tensor=np.concatenate([part[1] for part in self._operands]),
             operand_elements=np.concatenate([part[2] for part in self._operands]),
             operand_write=np.concatenate([part[3] for part in self._operands]),
+            input_formats=("fp32",) * len(self._layers),
             meta=self.meta,
         )
         trace.validate()

@@ -69,6 +69,7 @@ def load_trace(path: str | Path) -> Trace:
         tensors=tuple(Tensor(n, la, Role(r), tuple(s), f) for n, la, r, s, f in header["tensors"]),
         columns={name: arrays[name] for name in OP_COLUMNS},
         meta=header["meta"],
+        input_formats=tuple(header["input_formats"]),
         **lists,
     )
     trace.validate()
@@ -81,6 +82,7 @@ def _pack(trace: Trace) -> bytes:
         "hwsim_trace": VERSION,
         "name": trace.name,
         "layers": trace.layers,
+        "input_formats": trace.input_formats,
         "tensors": [[t.name, t.layer, int(t.role), t.shape, t.format] for t in trace.tensors],
         "meta": trace.meta,
     }

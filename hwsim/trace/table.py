@@ -146,6 +146,9 @@ class Trace:
     operand_write: IntArray
     meta: Mapping[str, Any] = field(default_factory=dict)
     """What made this trace: workload, decode settings, audio seconds, precision. JSON values only."""
+    input_formats: tuple[str, ...] = ()
+    """Per layer: the format in which its products take their activations, converted on the way in when they are
+    stored in another one. Empty: fp32 for all."""
     structure: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """What other rooms computed once from the shapes alone; shared by all precisions of a trace, never saved."""
 
@@ -206,7 +209,8 @@ class Trace:
         if unused:
             raise HwsimError(f"policy {policy.name}: '{unused[0]}' must match a layer, got none of {len(self.layers)}")
         tensors = tuple(replace(t, format=str(_format(policy, t))) for t in self.tensors)
-        return replace(self, tensors=tensors, meta={**self.meta, "precision": policy.name})
+        inputs = tuple(str(policy.resolve(layer).activations) for layer in self.layers)
+        return replace(self, tensors=tensors, input_formats=inputs, meta={**self.meta, "precision": policy.name})
 
     def validate(self) -> None:
         """Check every invariant of the class. Raises HwsimError with the first operation that breaks one."""

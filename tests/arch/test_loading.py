@@ -96,13 +96,13 @@ def message(source: str | Path, settings: Mapping[str, str] | None = None) -> st
         ),
         (
             "memory:\n  stream_buffer_fraction: {value: 0.8, source: s}",
-            "5: memory.stream_buffer_fraction must be at most 0.75, what activation_fraction leaves of the "
+            "5: memory.stream_buffer_fraction must be less than 0.75, what activation_fraction leaves of the "
             "scratchpad, got 0.8",
         ),
         (
             "memory:\n  stream_buffer_fraction: {value: 0.75, source: s}",
-            "5: memory.stream_buffer_fraction must be less than 0.75, so that weight_residency has room in "
-            "the scratchpad, got 0.75",
+            "5: memory.stream_buffer_fraction must be less than 0.75, what activation_fraction leaves of the "
+            "scratchpad, got 0.75",
         ),
         (
             "memory: {operand_buffer: {source: s, capacity_bytes: 9000000, bandwidth_bytes_per_cycle: 1, "

@@ -70,7 +70,7 @@ def test_an_unknown_dataflow_is_refused() -> None:
     )
 
 
-@pytest.mark.parametrize(("at", "label"), enumerate(("rows", "cols", "m", "k", "n")))
+@pytest.mark.parametrize(("at", "label"), list(enumerate(("rows", "cols", "m", "k", "n"))))
 def test_a_size_below_one_is_refused(at: int, label: str) -> None:
     sizes: list[Any] = [4, 4, 4, 4, 4]
     for value in (0, -2, np.array([3, -2])):

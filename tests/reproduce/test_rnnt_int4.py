@@ -76,7 +76,9 @@ def test_rows_are_direct_runs_of_the_files_as_they_are(paper: Reproduction) -> N
 def test_assumptions_stand_once_and_are_complete(paper: Reproduction) -> None:
     assert len(set(paper.assumptions)) == len(paper.assumptions)
     machine = [
-        f"arch.{origin.path} = {origin.value:g}: {origin.text}" for origin in load_arch("rapid_4core").assumptions()
+        f"arch.{origin.path} = {origin.value:g}: {origin.text}"
+        for origin in load_arch("rapid_4core").assumptions()
+        if not origin.path.startswith("array.formats.int2.")  # no policy of the paper computes in INT2
     ]
     assert [text for text in paper.assumptions if text.startswith("arch.")] == machine
     for start in ("workload.decode: ", "decode.alsd_live_share = 0.85: ", "decode.alsd_new_prefix_rate = 0.07: ",
