@@ -39,6 +39,7 @@ demo: install
 	$(BIN)/hwsim sweep rapid_4core rnnt_swb300 --precision fp16,int8,int4 --beam 1,2,4,8,16,32 \
 		--lm density-ratio --out out/demo
 	$(BIN)/hwsim reproduce rnnt-int4 --out out/demo
+	@echo; echo 'RTF over beam width and precision: out/demo/rtf_over_beam.png'
 
 test: install-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
