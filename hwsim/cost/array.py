@@ -83,7 +83,8 @@ def blocked(array: MacArray, fmt: ArrayFormat, element_bits: Ints, m: Ints, k: I
 
     A spatial tile is (rows x MACs per lane) by (columns x lanes) weights and takes one cycle per row of m. A
     block holds as many tiles as its registers do. With double-buffered blocks only the longer of loading and
-    streaming counts, and the first load; otherwise both. `block_swap_cycles` count once per block (fill).
+    streaming counts, and the first load; otherwise both. `block_swap_cycles` count once per block. Without
+    `charge_fill`, first load and swaps are free, and loading counts as far as the path is slower than streaming.
     """
     blocks_spec = array.weight_blocks
     assert blocks_spec is not None
@@ -95,11 +96,11 @@ def blocked(array: MacArray, fmt: ArrayFormat, element_bits: Ints, m: Ints, k: I
     weight_bits = np.asarray(k, dtype=np.int64) * np.asarray(n, dtype=np.int64) * element_bits
     load = np.asarray(np.ceil(weight_bits / path_bits).astype(np.int64))
     stream = np.asarray(m, dtype=np.int64) * tiles
-    if blocks_spec.double_buffered_weights:
-        first = ceil_div(load, blocks)
-        load = np.maximum(first, load - stream)
+    beyond_stream = np.maximum(load - stream, 0)
     if not array.charge_fill:
-        return ArrayCycles(stream, np.maximum(load - stream, 0), np.zeros_like(stream))
+        return ArrayCycles(stream, beyond_stream, np.zeros_like(stream))
+    if blocks_spec.double_buffered_weights:
+        load = np.maximum(ceil_div(load, blocks), beyond_stream)
     return ArrayCycles(stream, load, blocks * blocks_spec.block_swap_cycles.value)
 
 

@@ -17,7 +17,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class OperationClasses:
-    """Classes of equal kind, shape, tensors and core group; all arrays but `of_operation` have one entry a class."""
+    """Classes of equal kind, shape, first tensors and core group; one entry a class, but for `of_operation`."""
 
     of_operation: IntArray
     """Class of each operation."""
@@ -49,7 +49,8 @@ def _group(trace: Trace) -> OperationClasses:
     c = trace.columns
     halved = halved_layers(trace)[c["layer"]]
     weight, activation = first_operands(trace)
-    keys = [c["kind"], c["function"], c["m"], c["k"], c["n"], c["batch"], weight + 1, activation + 1, halved]
+    shape = [c[name] for name in ("kind", "function", "m", "k", "n", "batch")]
+    keys = [*shape, weight + 1, activation + 1, _first_written(trace) + 1, halved]
     code = reduce(_combine, keys)
     _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
     of_class = {name: c[name][first] for name in ("kind", "function", "m", "k", "n", "batch")}
@@ -76,6 +77,15 @@ def halved_layers(trace: Trace) -> IntArray:
     flags = np.zeros(len(trace.layers), dtype=np.int64)
     flags[trace.columns["layer"][trace.columns["branch"] > 0]] = 1
     return flags
+
+
+def _first_written(trace: Trace) -> IntArray:
+    """Per operation: the first tensor that it writes, or -1."""
+    owner = np.repeat(np.arange(len(trace)), np.diff(trace.operand_ptr))
+    at = np.flatnonzero(trace.operand_write == 1)[::-1]
+    found = np.full(len(trace), -1, dtype=np.int64)
+    found[owner[at]] = trace.operand_tensor[at]
+    return found
 
 
 def first_operands(trace: Trace) -> tuple[IntArray, IntArray]:

@@ -48,11 +48,15 @@ def default_settings(workload: Workload, *, beam: int | None = None, algorithm: 
         if name not in known:
             raise HwsimError(f"--set {PREFIX}{name}: no key '{name}' in decode{nearest(name, known)}")
     settings = replace(settings, **{name: parse_scalar(text) for name, text in (changes or {}).items()})
+    _require_models(workload, settings)
+    return settings
+
+
+def _require_models(workload: Workload, settings: DecodeSettings) -> None:
     missing = [name for name in _MODELS[settings.lm] if name not in workload.language_models]
     if missing:
         has = ", ".join(workload.language_models) or "no language model"
         raise HwsimError(f"lm {settings.lm} must have {missing[0]} in workload {workload.name}, got {has}")
-    return settings
 
 
 def speech_statistics(workload: Workload, frames: int) -> SpeechStatistics:
@@ -67,8 +71,11 @@ def utterance_trace(workload: Workload, settings: DecodeSettings, frames: int) -
 
     `frames` counts encoder input frames. Formats are fp32 until `Trace.with_precision` sets them.
     """
+    if isinstance(frames, bool) or not isinstance(frames, int):
+        raise HwsimError(f"frames must be an integer, got {frames!r}")
     if frames < 1:
         raise HwsimError(f"frames must be at least 1, got {frames}")
+    _require_models(workload, settings)
     statistics = speech_statistics(workload, frames)
     plan = schedule(settings, statistics)
     audio_s = workload.audio_seconds(frames)

@@ -137,8 +137,8 @@ def task_dependencies(trace: Trace, plan: Plan, ops: Operations, layout: Layout)
     (`stored`), loads of weights for the launch of their network, resident ones for the room that they take.
     """
     edges = Edges(layout.size)
-    wait = plan.resident_wait[layout.resident_op]
-    edges.add(layout.resident[wait >= 0], layout.computed[wait[wait >= 0]])
+    for wait in plan.resident_wait[layout.resident_op].T:
+        edges.add(layout.resident[wait >= 0], layout.computed[wait[wait >= 0]])
     op, compute = layout.op, layout.compute
     far_ptr, far = _far_dependencies(trace, ops)
     loading = layout.has_load

@@ -184,9 +184,7 @@ def _write_computation(arch: Architecture, trace: Trace, costs: ClassCosts, ops:
     table.kind[task] = KIND_OF_UNIT[unit]
     cycles = costs.cycles[of][op]
     on_cores, on_shared = (unit == Unit.ARRAY) | (unit == Unit.VECTOR), (unit >= Unit.HOST) & (unit <= Unit.LINK_OUT)
-    table.duration[task] = np.where(
-        on_cores, _share(cycles, layout.part, ops.tiles[op]), np.where(on_shared, cycles, 0)
-    )
+    table.duration[task] = np.where(on_cores | on_shared, _share(cycles, layout.part, ops.tiles[op]), 0)
     table.latency[task] = np.where(on_shared, costs.latency_cycles[of][op], 0)
     core_unit = (unit - Unit.ARRAY) * cores + ops.first_core[op]
     shared_unit = len(CORE_UNITS) * cores + unit - Unit.HOST

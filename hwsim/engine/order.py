@@ -10,7 +10,7 @@ from numba import njit
 def order_edges(unit_ptr, unit, units, ring_bytes, acquire, frees):  # type: ignore[no-untyped-def]
     """The task before on each unit, and the tasks that free the ring bytes which a task takes again.
 
-    A task whose ring bytes are never freed in time waits for itself, which the engines report.
+    A task that needs ring bytes which nothing frees waits for itself, which the engines report.
     """
     count = len(acquire)
     freed_by = np.full(count, -1, np.int64)
@@ -46,11 +46,7 @@ def order_edges(unit_ptr, unit, units, ring_bytes, acquire, frees):  # type: ign
                     popped = ring[first_slot[u] + oldest[u]]
                     oldest[u] += 1
                     held[u] -= acquire[popped]
-                    if freed_by[popped] < 0 or freed_by[popped] >= task:
-                        values[size] = task
-                        size += 1
-                    else:
-                        size = _add(values, begin, size, freed_by[popped])
+                    size = _add(values, begin, size, task if freed_by[popped] < 0 else freed_by[popped])
                 ring[first_slot[u] + filled[u]] = task
                 filled[u] += 1
                 held[u] += acquire[task]

@@ -43,7 +43,7 @@ class Plan:
     resident_bytes: IntArray
     """Weights that each operation brings to the chip to stay there."""
     resident_wait: IntArray
-    """Operation that must end before those may be loaded, or -1."""
+    """`(operations, 2)`: one of each branch that must end before those may be loaded, or -1."""
     load_bytes: IntArray
     """Activations that each operation reads from DRAM."""
     store_bytes: IntArray
@@ -173,10 +173,13 @@ def _candidates(arch: Architecture, trace: Trace, s: Structure, sizes: IntArray)
     found = []
     if arch.memory.weight_residency:
         launched = s.launch[s.pair_first] >= 0
-        for pair in np.flatnonzero((s.pair_uses > 1) & (arch.host.persistent_kernel | ~launched)):
+        _, of_pair, read = _weight_reads(trace, s, sizes)
+        saved_bytes = -sizes[s.pair_tensor]
+        np.add.at(saved_bytes, of_pair, read)
+        for pair in np.flatnonzero((saved_bytes > 0) & (arch.host.persistent_kernel | ~launched)):
             tensor, segment = int(s.pair_tensor[pair]), int(s.pair_segment[pair])
             group = core_group(arch, bool(s.tensor_halved[tensor]), int(s.branch[tensor]))
-            saved = int((s.pair_uses[pair] - 1) * sizes[tensor])
+            saved = int(saved_bytes[pair])
             before = s.pair_segment[(s.pair_uses > 1) & (s.pair_segment < segment)]
             loop_before = int(before.max(initial=-1))
             starts = tuple(dict.fromkeys((loop_before + 1, segment)))
@@ -191,21 +194,44 @@ def _candidates(arch: Architecture, trace: Trace, s: Structure, sizes: IntArray)
     return found
 
 
+def _code_bits(trace: Trace) -> IntArray:
+    return np.array([NumberFormat.parse(t.format).code_bits for t in trace.tensors], dtype=np.int64)
+
+
+def _weight_reads(trace: Trace, s: Structure, sizes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Operations that read a weight, the (segment, weight) pair of each, and the bytes that it streams.
+
+    A look-up streams the rows that it reads, every other operation the whole tensor.
+    """
+    tensors = len(trace.tensors)
+    reader = np.flatnonzero((s.weight >= 0) & (trace.columns["m"] > 0))
+    weight = s.weight[reader]
+    pair = np.searchsorted(s.pair_segment * tensors + s.pair_tensor, s.segment[reader] * tensors + weight)
+    looked_up = -(-(s.weight_elements[reader] * _code_bits(trace)[weight]) // 8)
+    return reader, pair, np.where(trace.columns["kind"][reader] == Kind.LOOKUP, looked_up, sizes[weight])
+
+
+def _last_of_branches(trace: Trace, s: Structure, segment: IntArray) -> IntArray:
+    """`(segments, 2)`: the last operation of each branch in each segment, or -1."""
+    end = np.searchsorted(s.segment, segment, side="right") - 1
+    second = trace.columns["branch"] > 0
+    last = [np.maximum.accumulate(np.where(chosen, np.arange(len(trace)), -1))[end] for chosen in (~second, second)]
+    found = np.stack(last, axis=1)
+    return np.where((found >= 0) & (s.segment[found] == segment[:, None]), found, -1)
+
+
 def _traffic(trace: Trace, s: Structure, sizes: IntArray, kept_weights: IntArray, kept: npt.NDArray[np.bool_],
              placements: tuple[Placement, ...], peak: int) -> Plan:  # fmt: skip
     """Bytes per operation; `kept_weights` is the segment from which each (segment, weight) pair is kept, or -1."""
     count, tensors = len(trace), len(trace.tensors)
-    live = np.flatnonzero((s.weight >= 0) & (trace.columns["m"] > 0))
-    pair = np.searchsorted(s.pair_segment * tensors + s.pair_tensor, s.segment[live] * tensors + s.weight[live])
-    bits = np.array([NumberFormat.parse(t.format).code_bits for t in trace.tensors], dtype=np.int64)
+    reader, pair, read = _weight_reads(trace, s, sizes)
+    bits = _code_bits(trace)
     stream = np.zeros(count, dtype=np.int64)
-    looked_up = -(-(s.weight_elements[live] * bits[s.weight[live]]) // 8)
-    read = np.where(trace.columns["kind"][live] == Kind.LOOKUP, looked_up, sizes[s.weight[live]])
-    stream[live] = np.where(kept_weights[pair] >= 0, 0, read)
-    resident_bytes, resident_wait = np.zeros(count, dtype=np.int64), np.full(count, -1, dtype=np.int64)
+    stream[reader] = np.where(kept_weights[pair] >= 0, 0, read)
+    resident_bytes, resident_wait = np.zeros(count, dtype=np.int64), np.full((count, 2), -1, dtype=np.int64)
     pairs = np.flatnonzero(kept_weights >= 0)
     resident_bytes[s.pair_first[pairs]] = sizes[s.pair_tensor[pairs]]
-    resident_wait[s.pair_first[pairs]] = np.searchsorted(s.segment, kept_weights[pairs]) - 1
+    resident_wait[s.pair_first[pairs]] = _last_of_branches(trace, s, kept_weights[pairs] - 1)
     resident = np.zeros(tensors, dtype=np.int64)
     resident[s.pair_tensor[pairs]] = 1
     load, store = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
@@ -236,8 +262,11 @@ def passes(plan: Plan, stream_ring: IntArray, load_ring: IntArray) -> tuple[IntA
 
 def _shortage(arch: Architecture, trace: Trace, s: Structure, tensor: int, need: int, room: int) -> str:
     layer = trace.tensors[tensor].layer
-    cores = arch.cores.value if arch.memory.scratchpad.scope == "shared" else 1
-    wanted = -(-need * scratchpad_bytes_per_core(arch) // max(room, 1)) * cores
+    rings = (arch.memory.stream_buffer_fraction.value, arch.memory.activation_fraction.value)
+    wanted = int(need / (1 - sum(rings)))
+    while wanted - sum(int(wanted * part) for part in rings) < need:
+        wanted += 1
+    wanted *= arch.cores.value if arch.memory.scratchpad.scope == "shared" else 1
     return (
         f"{trace.name} does not fit {arch.name}: the working tensors at {layer} need {need} bytes per core, the"
         f" scratchpad has {room} beside its ring buffers, {need - room} short; it would fit with"

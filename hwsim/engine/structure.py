@@ -88,7 +88,7 @@ def _analyse(trace: Trace) -> Structure:
     weights = np.flatnonzero(live & (role == Role.WEIGHT))
     weight_elements = np.zeros(len(trace), dtype=np.int64)
     weight_elements[owner[weights]] = trace.operand_elements[weights]
-    multiplied = np.isin(c["kind"][owner], MAC_KINDS) & ~write & ~stationary
+    multiplied = live & np.isin(c["kind"][owner], MAC_KINDS) & ~write & ~stationary
     contracted = np.zeros(tensors, dtype=bool)
     contracted[trace.operand_tensor[multiplied]] = True
     gathered = np.flatnonzero(live & write & contracted[trace.operand_tensor])
@@ -157,16 +157,24 @@ def _written_elsewhere(code: IntArray, tensors: int, owner: IntArray, written: I
 def _within_iteration(trace: Trace, owner: IntArray, tensor: IntArray, write: npt.NDArray[np.bool_]) -> tuple[
     IntArray, IntArray
 ]:  # fmt: skip
-    """First and last operation that touch each tensor in the first iteration that does."""
-    loop, iteration = trace.columns["loop"], trace.columns["iteration"]
-    first, last = np.full(len(trace.tensors), -1, dtype=np.int64), np.full(len(trace.tensors), -1, dtype=np.int64)
-    first[tensor[::-1]] = owner[::-1]
-    same = (loop[owner] == loop[first[tensor]]) & (iteration[owner] == iteration[first[tensor]])
-    last[tensor[same]] = owner[same]
-    starts_with_read = np.zeros(len(trace.tensors), dtype=bool)
-    starts_with_read[tensor[::-1]] = ~write[::-1]
-    carried = np.flatnonzero(starts_with_read & (first >= 0))
-    code = loop * (int(iteration.max(initial=0)) + 2) + iteration + 1
-    ends = np.searchsorted(np.maximum.accumulate(code), code[first[carried]], side="right") - 1
-    last[carried] = np.where(loop[first[carried]] >= 0, ends, last[carried])
-    return first, last
+    """First and last operation between which each tensor lives, as operations of the first iteration of a loop.
+
+    A tensor that some iteration reads before it writes it lives all through the loop.
+    """
+    loop, iteration, tensors = trace.columns["loop"], trace.columns["iteration"], len(trace.tensors)
+    every = np.arange(len(trace))
+    starts = np.ones(len(trace), dtype=bool)
+    starts[1:] = (loop[1:] != loop[:-1]) | (iteration[1:] != iteration[:-1]) | (loop[1:] < 0)
+    begin = np.maximum.accumulate(np.where(starts, every, 0))
+    block = np.cumsum(starts) - 1
+    length = np.bincount(block)[block]
+    first_begin = begin - np.maximum(iteration, 0) * length
+    place = (first_begin + every - begin)[owner]
+    first, last = np.full(tensors, len(trace)), np.full(tensors, -1)
+    np.minimum.at(first, tensor, place)
+    np.maximum.at(last, tensor, place)
+    _, at = np.unique(block[owner] * tensors + tensor, return_index=True)
+    carried = at[~write[at] & (loop[owner[at]] >= 0)]
+    np.minimum.at(first, tensor[carried], first_begin[owner[carried]])
+    np.maximum.at(last, tensor[carried], (first_begin + length - 1)[owner[carried]])
+    return np.where(last < 0, -1, first), last

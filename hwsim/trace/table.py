@@ -217,6 +217,8 @@ class Trace:
         count = len(self)
         if any(name not in self.columns or len(self.columns[name]) != count for name in OP_COLUMNS):
             raise HwsimError("trace: every column must have one entry per operation")
+        if len(self.input_formats) not in (0, len(self.layers)):
+            raise HwsimError("trace: input formats must be given for every layer or for none")
         _check_csr("dependency", self.dep_ptr, self.dep, count)
         for entries in (self.operand_tensor, self.operand_elements, self.operand_write):
             _check_csr("operand", self.operand_ptr, entries, count)

@@ -181,7 +181,6 @@ def test_fewer_bits_are_never_slower_in_register_blocks(m: int, k: int, n: int) 
     assert cycles == sorted(cycles)
 
 
-@pytest.mark.xfail(strict=True, reason="blocked() takes the streaming off the load twice when charge_fill is false")
 @given(m=sizes, k=sizes, n=sizes, double=st.booleans())
 def test_without_fill_register_blocks_are_faster_but_not_than_their_path(m: int, k: int, n: int, double: bool) -> None:
     switches = {} if double else SINGLE

@@ -217,6 +217,8 @@ def test_defaults_come_from_the_network_and_what_is_named_replaces_them() -> Non
     [
         ("rnnt_swb300", {}, 0, "frames must be at least 1, got 0"),
         ("rnnt_swb300", {}, -5, "frames must be at least 1, got -5"),
+        ("rnnt_swb300", {}, 8.5, "frames must be an integer, got 8.5"),
+        ("rnnt_swb300", {}, "8", "frames must be an integer, got '8'"),
         ("rnnt_swb300", {"beam": 0}, 9, "beam must be at least 1, got 0"),
         ("rnnt_swb300", {"algorithm": "greedy", "beam": 2}, 9, "beam must be 1 for greedy, got 2"),
         ("rnnt_swb300", {"algorithm": "asld"}, 9,
@@ -229,11 +231,17 @@ def test_defaults_come_from_the_network_and_what_is_named_replaces_them() -> Non
          "lm density-ratio must have source_lm in workload rnnt_mlperf, got no language model"),
     ],
 )  # fmt: skip
-def test_a_decode_that_cannot_be_is_a_message(name: str, options: dict[str, Any], frames: int, said: str) -> None:
+def test_a_decode_that_cannot_be_is_a_message(name: str, options: dict[str, Any], frames: Any, said: str) -> None:
     workload = load_workload(name)
     with pytest.raises(HwsimError) as raised:
         utterance_trace(workload, default_settings(workload, **options), frames)
     assert str(raised.value) == said
+
+
+def test_settings_that_need_a_language_model_which_is_not_there_are_a_message() -> None:
+    settings = DecodeSettings(algorithm="greedy", beam=1, lm="shallow")
+    with pytest.raises(HwsimError, match=r"^lm shallow must have external_lm in workload rnnt_mlperf, got no language"):
+        utterance_trace(load_workload("rnnt_mlperf"), settings, FRAMES)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])

@@ -17,9 +17,9 @@ def _content(name: str) -> dict[str, Any]:
     return load_arch(name).model_dump()
 
 
-def changed(name: str, changes: Mapping[str, Any]) -> Architecture:
-    """A shipped machine with values at dotted paths replaced; a number keeps its origin."""
-    content = copy.deepcopy(_content(name))
+def changed(name: str, changes: Mapping[str, Any], content: Mapping[str, Any] | None = None) -> Architecture:
+    """A shipped machine, or other content, with values at dotted paths replaced; a number keeps its origin."""
+    content = copy.deepcopy(dict(content or _content(name)))
     for path, value in changes.items():
         *parents, last = path.split(".")
         node = content

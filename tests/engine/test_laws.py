@@ -35,15 +35,18 @@ def array_cycles_at_peak(arch: Architecture, trace: Trace) -> float:
     """Cycles of all products if every array of the machine did a MAC on every multiplier in every cycle."""
     cycles = 0.0
     for op in range(len(trace)):
-        if trace.kind[op] not in (Kind.MATMUL, Kind.CONV1D, Kind.CONV2D):
+        if trace.kind[op] not in (Kind.MATMUL, Kind.CONV1D, Kind.CONV2D) or trace.m[op] == 0:
             continue
         read = [trace.tensors[tensor] for tensor, _, write in operands(trace, op) if not write]
-        factors = [NumberFormat.parse(t.format) for t in read if t.role != Role.BIAS]
-        if factors:
-            weights = [NumberFormat.parse(t.format) for t in read if t.role == Role.WEIGHT]
-            activations = [NumberFormat.parse(t.format) for t in read if t.role not in (Role.WEIGHT, Role.BIAS)]
-            second = (weights or activations)[0]
-            cycles += trace.macs[op] / arch.macs_per_cycle(mac_format(second, activations[0]))
+        weights = [t for t in read if t.role == Role.WEIGHT]
+        activations = [t.format for t in read if t.role not in (Role.WEIGHT, Role.BIAS)]
+        if weights:
+            second, first = weights[0].format, trace.input_formats[trace.layers.index(weights[0].layer)]
+        else:
+            second, first = activations[0], activations[0]
+        cycles += trace.macs[op] / arch.macs_per_cycle(
+            mac_format(NumberFormat.parse(second), NumberFormat.parse(first))
+        )
     return cycles
 
 

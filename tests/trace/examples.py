@@ -40,8 +40,8 @@ def small_trace() -> Trace:
 
 def equal(one: Trace, other: Trace) -> bool:
     """Whether two traces are the same in everything that is saved."""
-    same = (one.name, one.layers, one.tensors, one.meta) == (other.name, other.layers, other.tensors, other.meta)
-    return same and all(
+    parts = ("name", "layers", "tensors", "meta", "input_formats")
+    return all(getattr(one, part) == getattr(other, part) for part in parts) and all(
         np.array_equal(mine, theirs)
         for mine, theirs in [
             *((one.columns[name], other.columns[name]) for name in OP_COLUMNS),

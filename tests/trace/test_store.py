@@ -160,7 +160,7 @@ def test_a_failed_write_keeps_the_file_of_before(saved: Path, tmp_path: Path, mo
     path.write_bytes(saved.read_bytes())
 
     def full(_: Path, content: bytes) -> int:
-        with io.open(tmp_path / "t.partial", "wb") as partial:
+        with open(tmp_path / "t.partial", "wb") as partial:
             partial.write(content[:100])
         raise OSError(28, "No space left on device")
 

@@ -74,6 +74,8 @@ def test_precisions_share_the_arrays_and_what_was_computed_from_them(trace: Trac
     assert all(getattr(int8, name) is getattr(trace, name) for name in LISTS)
     assert int8.columns is trace.columns
     assert int8.structure is trace.structure
+    assert set(int8.input_formats) == {"int8"}
+    assert len(int8.input_formats) == len(trace.layers)
     assert int8.meta == {**trace.meta, "precision": "int8"}
     assert [t.format for t in trace.tensors] == before
     again = int8.with_precision(load_policy("int4"))
@@ -116,6 +118,8 @@ BROKEN = [
      "trace: every column must have one entry per operation"),
     ("no column", lambda t: replace(t, columns={n: c for n, c in t.columns.items() if n != "branch"}),
      "trace: every column must have one entry per operation"),
+    ("input formats", lambda t: replace(t, input_formats=("int4",)),
+     "trace: input formats must be given for every layer or for none"),
     ("dep_ptr", lambda t: _listed(t, "dep_ptr", 0, 1), RANGES.format("dependency")),
     ("dep_ptr down", lambda t: _listed(t, "dep_ptr", 1, 9), RANGES.format("dependency")),
     ("dep_ptr short", lambda t: _cut(t, "dep_ptr"), RANGES.format("dependency")),
