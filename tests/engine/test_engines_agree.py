@@ -26,14 +26,14 @@ def same(one: Schedule, other: Schedule) -> bool:
     return all(np.array_equal(getattr(one, column), getattr(other, column)) for column in COLUMNS)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(task_graphs())
 def test_fast_equals_event(graph: TaskGraph) -> None:
     graph.validate()
     assert same(run_fast(graph), run_event(graph))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(task_graphs(max_tasks=25, orderly=False))
 def test_both_finish_or_both_refuse_with_the_same_words(graph: TaskGraph) -> None:
     graph.validate()
@@ -44,7 +44,7 @@ def test_both_finish_or_both_refuse_with_the_same_words(graph: TaskGraph) -> Non
         assert fast == event
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(task_graphs())
 def test_the_critical_path_leads_from_the_last_end_to_cycle_0(graph: TaskGraph) -> None:
     schedule = run_fast(graph)
@@ -55,7 +55,7 @@ def test_the_critical_path_leads_from_the_last_end_to_cycle_0(graph: TaskGraph) 
     assert np.all(path.latency <= graph.latency[path.task])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(task_graphs())
 def test_a_schedule_keeps_the_rules(graph: TaskGraph) -> None:
     """In order and one at a time on every unit and channel, nothing before what it waits for."""

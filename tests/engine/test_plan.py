@@ -235,7 +235,7 @@ def test_a_ring_must_hold_a_burst() -> None:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(machines(), precise_traces())
 def test_the_capacity_that_a_message_names_is_enough(arch: Architecture, trace: Trace) -> None:
     content = arch.model_dump()
@@ -293,7 +293,7 @@ def room(arch: Architecture) -> int:
     return scratchpad_bytes_per_core(arch) - sum(ring_bytes_per_core(arch))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(runs())
 def test_weights_that_stay_never_need_more_room_than_there_is(found: Found) -> None:
     """At any time of the schedule, those that are prefetched and those that are still in use together."""
