@@ -13,8 +13,9 @@ import numpy as np
 from hwsim import __version__
 from hwsim.arch import Architecture, load_arch
 from hwsim.cost.classes import operand_formats, operation_classes
+from hwsim.cost.operation import Unit
 from hwsim.decode.search import default_settings, utterance_trace
-from hwsim.decode.settings import DecodeSettings
+from hwsim.decode.settings import ASSUMED_STATISTICS, DecodeSettings, SpeechStatistics
 from hwsim.engine.run import CAUSES, ENERGY_PARTS, Engine, Run, run_trace
 from hwsim.extract import Workload, load_workload
 from hwsim.numerics import PrecisionPolicy, load_policy
@@ -109,6 +110,9 @@ class Result:
             if not path.startswith(tuple(idle))
         ]
         listed.append(f"workload.decode: {self.workload.spec.decode.source}")
+        statistics = SpeechStatistics(frames=1, labels=0)
+        for name, why in ASSUMED_STATISTICS.get(self.settings.algorithm, {}).items():
+            listed.append(f"decode.{name} = {getattr(statistics, name):g}: {why}")
         if self.policy.assumption:
             listed.append(f"precision.{self.policy.name}: {self.policy.assumption}")
         return listed
@@ -116,8 +120,8 @@ class Result:
     @property
     def formats(self) -> set[str]:
         """Native formats of the machine that compute something in this run."""
-        pairs = [pair for pair in operand_formats(self.run.trace) if pair]
-        return {self.arch.compute_format(mac_format(*pair)) for pair in pairs}
+        units = zip(operand_formats(self.run.trace), self.run.costs.unit, strict=True)
+        return {self.arch.compute_format(mac_format(*pair)) for pair, unit in units if pair and unit == Unit.ARRAY}
 
     @property
     def provenance(self) -> dict[str, str]:

@@ -139,7 +139,12 @@ def test_every_assumption_that_plays_a_part_is_listed(int4: Result) -> None:
     assert int4.formats == {"int4"}
     assert idle
     fp16 = {path for path in assumed if path.startswith("arch.array.formats.fp16.")}
-    assert listed == (assumed - idle - fp16) | {"workload.decode", "precision.int4"}
+    assert listed == (assumed - idle - fp16) | {
+        "workload.decode",
+        "precision.int4",
+        "decode.alsd_live_share",
+        "decode.alsd_new_prefix_rate",
+    }
     assert "arch.host.persistent_kernel" in listed
     by_path = {path: text for path, _, text in int4.arch.assumptions()}
     assert any(text.endswith(by_path["dram.bandwidth_bytes_per_s"]) for text in int4.assumptions)

@@ -82,9 +82,10 @@ def blocked(array: MacArray, fmt: ArrayFormat, element_bits: Ints, m: Ints, k: I
     """Cycles of one array whose weights sit in register blocks, loaded over a path that arrays share.
 
     A spatial tile is (rows x MACs per lane) by (columns x lanes) weights and takes one cycle per row of m. A
-    block holds as many tiles as its registers do. With double-buffered blocks only the longer of loading and
-    streaming counts, and the first load; otherwise both. `block_swap_cycles` count once per block. Without
-    `charge_fill`, first load and swaps are free, and loading counts as far as the path is slower than streaming.
+    block holds as many tiles as its registers do. With double-buffered blocks the first load, the longer of loading
+    and streaming for each further block, and the last streaming count; otherwise all of both. `block_swap_cycles`
+    count once per block. Without `charge_fill`, first load and swaps are free, and loading counts as far as the path
+    is slower than streaming.
     """
     blocks_spec = array.weight_blocks
     assert blocks_spec is not None
@@ -100,7 +101,7 @@ def blocked(array: MacArray, fmt: ArrayFormat, element_bits: Ints, m: Ints, k: I
     if not array.charge_fill:
         return ArrayCycles(stream, beyond_stream, np.zeros_like(stream))
     if blocks_spec.double_buffered_weights:
-        load = np.maximum(ceil_div(load, blocks), beyond_stream)
+        load = np.maximum(ceil_div(load, blocks), load + ceil_div(stream, blocks) - stream)
     return ArrayCycles(stream, load, blocks * blocks_spec.block_swap_cycles.value)
 
 

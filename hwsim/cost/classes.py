@@ -119,6 +119,6 @@ def operand_formats(trace: Trace) -> list[tuple[NumberFormat, NumberFormat] | No
         elif weight < 0:
             found.append((formats[activation], formats[activation]))
         else:
-            inputs = trace.input_formats[layers[trace.tensors[weight].layer]]
+            inputs = trace.input_formats[layers[trace.tensors[weight].layer]] if trace.input_formats else "fp32"
             found.append((formats[weight], NumberFormat.parse(inputs)))
     return found

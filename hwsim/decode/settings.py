@@ -108,6 +108,19 @@ class DecodeSettings:
         return max(1, math.floor(self.u_max_ratio * frames + 0.5))
 
 
+ASSUMED_STATISTICS = {
+    "alsd": {
+        "alsd_live_share": "0.85 and 0.87 measured with a digits RNN-T at beams 4 and 8, see docs/decode.md",
+        "alsd_new_prefix_rate": "derived from measured prediction network calls of the same RNN-T, see docs/decode.md",
+    },
+    "tsd": {
+        "tsd_new_share": "0.233 measured with a digits RNN-T at beam 4 and v = 2, see docs/decode.md",
+        "tsd_survival_share": "simulated, 0.1 to 0.6, see docs/decode.md",
+    },
+}
+"""Statistics of each search that rest on few measurements, and which."""
+
+
 @dataclass(frozen=True)
 class SpeechStatistics:
     """One utterance, and how a model's posteriors make a beam search behave.

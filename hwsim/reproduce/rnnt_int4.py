@@ -9,11 +9,9 @@ joint network, which is computed once with each of its outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 
 from hwsim.arch import Architecture, load_arch
 from hwsim.cost.peak import peak_efficiency_ops_per_j
-from hwsim.decode.settings import SpeechStatistics
 from hwsim.extract import Workload, load_workload
 from hwsim.extract.workload import parameter_counts
 from hwsim.numerics.formats import NumberFormat
@@ -129,12 +127,6 @@ def _rows_of_the_chip(arch: Architecture) -> list[Row]:
 
 def _assumptions(headline: Headline) -> tuple[str, ...]:
     listed = [text for result in headline.results for text in result.assumptions]
-    defaults = {field.name: field.default for field in fields(SpeechStatistics)}
-    for name, why in {
-        "alsd_live_share": "0.85 and 0.87 measured with a digits RNN-T at beams 4 and 8, see docs/decode.md",
-        "alsd_new_prefix_rate": "derived from measured prediction network calls of the same RNN-T, see docs/decode.md",
-    }.items():
-        listed.append(f"decode.{name} = {defaults[name]:g}: {why}")
     listed.append(f"decode.beam = {headline.beam}: the papers name 16 among several widths, and none for 2022")
     listed.append("decode.batch = 1: one utterance at a time; the papers print no batch")
     return tuple(dict.fromkeys(listed))
