@@ -29,7 +29,9 @@ $(DEMO): $(VENV) pyproject.toml constraints.txt
 	$(PIP) --no-build-isolation --editable '.[plot]'
 	@touch $@
 
+# torch comes first and in exactly this version: any other specification may bring the CUDA packages.
 $(DEV): $(VENV) pyproject.toml constraints.txt
+	$(PIP) torch==2.13.0
 	$(PIP) hatchling
 	$(PIP) --no-build-isolation --editable '.[plot,dev]'
 	@touch $@ $(DEMO)
@@ -41,8 +43,9 @@ demo: install
 	$(BIN)/hwsim reproduce rnnt-int4 --out out/demo
 	@echo; echo 'RTF over beam width and precision: out/demo/rtf_over_beam.png'
 
+# Threads of BLAS only wait for each other on a machine of few cores.
 test: install-dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: install-dev
 	$(BIN)/python -m ruff check .

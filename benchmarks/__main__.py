@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import engines, startup, sweeps, systolic
+from benchmarks import engines, execute, startup, sweeps, systolic
 from benchmarks.measure import Measurement
 
 Group = Callable[[], Iterator[Measurement]]
@@ -19,6 +19,7 @@ GROUPS: dict[str, Group] = {
     "sweep": sweeps.measurements,
     "start": startup.measurements,
     "array": systolic.measurements,
+    "execute": execute.measurements,
 }
 STYLES = {"pass": "green", "miss": "red", "": ""}
 

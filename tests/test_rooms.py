@@ -24,6 +24,7 @@ ORDER = (
     "engine",
     "simulation",
     "execute",
+    "train",
     "validate",
     "sweep",
     "reproduce",

@@ -1,0 +1,1 @@
+"""The definition of every integer operation, in plain NumPy: what a kernel must equal, to the last code."""

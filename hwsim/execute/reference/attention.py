@@ -1,0 +1,101 @@
+"""Softmax, attention and the log-softmax head, in integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hwsim.errors import HwsimError
+from hwsim.execute.reference.linear import to_codes
+from hwsim.execute.semantics import TRAINING, Semantics, accumulate
+from hwsim.numerics.quantizers import Quantizer, check_codes
+from hwsim.numerics.rounding import Integers, Reals, round_real, rounding_divide
+from hwsim.numerics.tables import exponential_table
+
+LOG_STEP = 2.0**-16
+
+
+def softmax_numerators(
+    codes: ArrayLike, scores: Quantizer, mask: NDArray[np.bool_] | None = None, fraction_bits: int = 15
+) -> Integers:
+    """e = E[max - x] over the last axis, E the shared table of round(2^f exp(-d s)); 0 where `mask` is False.
+
+    `codes` (..., N) of `scores`, at most 16 bits; a row of which nothing is left is all 0.
+    """
+    x = check_codes(codes, scores.code_range, "scores")
+    if scores.bits > 16 or scores.scale.size != 1:
+        raise HwsimError(f"scores must have one scale and at most 16 bits, got {scores.bits} bits")
+    kept = np.ones(x.shape, bool) if mask is None else np.broadcast_to(mask, x.shape)
+    least = scores.code_range[0]
+    greatest = np.where(kept, x, least).max(axis=-1, keepdims=True)
+    table = exponential_table(float(scores.scale.reshape(())), scores.bits, fraction_bits)
+    return np.where(kept, table[np.where(kept, greatest - x, 0)], 0)
+
+
+def softmax(
+    codes: ArrayLike, scores: Quantizer, output_bits: int = 8, mask: NDArray[np.bool_] | None = None
+) -> Integers:
+    """p = min(floor(e 2^b / sum e + 1/2), 2^b - 1): unsigned codes of scale 2^-b, over the last axis.
+
+    One integer division per element, ties up; a row of which nothing is left is all 0. `output_bits` 1 to 16.
+    """
+    numerators = softmax_numerators(codes, scores, mask)
+    total = np.maximum(numerators.sum(axis=-1, keepdims=True), 1)
+    return np.minimum(rounding_divide(numerators << output_bits, total), (1 << output_bits) - 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attention:
+    """The quantizers of one attention: `query`, `key`, `value` (no zero point), `scores`, `output`.
+
+    `probability_bits`: probabilities are unsigned codes of scale 2^-bits.
+    """
+
+    query: Quantizer
+    key: Quantizer
+    value: Quantizer
+    scores: Quantizer
+    output: Quantizer
+    probability_bits: int = 8
+    semantics: Semantics = TRAINING
+
+    def __post_init__(self) -> None:
+        if any(part.zero_point.any() for part in (self.query, self.key, self.value)):
+            raise HwsimError("query, key and value must have no zero point")
+
+    def score_codes(self, q: ArrayLike, k: ArrayLike, bias: ArrayLike = 0) -> Integers:
+        """Scores (..., T, S) of q (..., T, D) and k (..., S, D): codes of q k^T + bias, of scale sq sk / sqrt(D).
+
+        `bias` in steps of sq sk, such as the position term of a Conformer.
+        """
+        left = check_codes(q, self.query.code_range, "query")
+        right = check_codes(k, self.key.code_range, "key")
+        sums = accumulate(left, np.swapaxes(right, -1, -2), self.semantics) + np.asarray(bias, np.int64)
+        scale = float(self.query.scale) * float(self.key.scale) / float(np.sqrt(left.shape[-1]))
+        return to_codes(sums, scale, self.scores, self.semantics)
+
+    def run(
+        self, q: ArrayLike, k: ArrayLike, v: ArrayLike, mask: NDArray[np.bool_] | None = None, bias: ArrayLike = 0
+    ) -> Integers:
+        """Output codes (..., T, D) of P v, of scale 2^-b sv, with P the softmax of the scores. See `to_codes`.
+
+        `mask` broadcasts to (..., T, S); True keeps. A row without any kept score gives the output's zero point.
+        """
+        probabilities = softmax(self.score_codes(q, k, bias), self.scores, self.probability_bits, mask)
+        values = check_codes(v, self.value.code_range, "value")
+        sums = accumulate(probabilities, values, self.semantics)
+        return to_codes(sums, float(self.value.scale) / 2**self.probability_bits, self.output, self.semantics)
+
+
+def log_softmax(codes: ArrayLike, logits: Quantizer) -> Reals:
+    """log p = -(max - x) s - log(sum e / 2^30) over the last axis, rounded to multiples of 2^-16, float64.
+
+    The sum is an exact integer of the shared table with 30 fraction bits; the grid hides what libraries of `log`
+    disagree about. `codes` (..., V) of `logits`, at most 16 bits.
+    """
+    x = check_codes(codes, logits.code_range, "logits")
+    total = softmax_numerators(x, logits, fraction_bits=30).sum(axis=-1, keepdims=True)
+    below = (x.max(axis=-1, keepdims=True) - x) * float(logits.scale.reshape(()))
+    return round_real((-below - np.log(total * 2.0**-30)) / LOG_STEP) * LOG_STEP
