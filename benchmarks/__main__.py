@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import engines, execute, startup, sweeps, systolic
+from benchmarks import engines, execute, executor, startup, sweeps, systolic
 from benchmarks.measure import Measurement
 
 Group = Callable[[], Iterator[Measurement]]
@@ -20,6 +20,7 @@ GROUPS: dict[str, Group] = {
     "start": startup.measurements,
     "array": systolic.measurements,
     "execute": execute.measurements,
+    "encoder": executor.measurements,
 }
 STYLES = {"pass": "green", "miss": "red", "": ""}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +24,6 @@ from hwsim.train.export import Converted  # noqa: E402
 from hwsim.validate import Budget, compare  # noqa: E402
 
 X = "encoder.input.features"
-slow = pytest.mark.skipif("HWSIM_SLOW" not in os.environ, reason="set HWSIM_SLOW=1: about 20 s")
 
 
 def power(step: float, bits: int = 8) -> Quantizer:
@@ -57,22 +55,23 @@ def test_t1_two_layers_of_640() -> None:
     free_running(2, 80)
 
 
-@slow
 def test_t1_six_layers_of_640_over_400_steps() -> None:
     """3,072,000 hidden codes, free running."""
     free_running(6, 400)
 
 
-@slow
-def test_t1_language_model_of_2_by_2048() -> None:
+def test_t1_language_model_of_2_by_2048_over_400_steps() -> None:
+    """1,861,600 codes: embeddings, hidden states of two layers, 8-bit logits."""
     torch.manual_seed(1)
     network = torch.nn.Sequential(OrderedDict(
         embedding=QuantEmbedding(46, 512, weight=Sawb()), lm=QuantLSTM(512, 2048, 2, input=None),
         output=QuantLinear(2048, 46, weight=Sawb(), output=BoundAware(4.0, 8)),
     )).double()  # fmt: skip
-    labels = {"embedding.labels": np.random.default_rng(0).integers(0, 46, 40)}
-    report = compare(export(network, 40), network, labels)
+    labels = {"embedding.labels": np.random.default_rng(0).integers(0, 46, 400)}
+    report = compare(export(network, 400), network, labels)
     assert report.passed, str(report)
+    assert report.mismatches == 0
+    assert report.elements >= 1_000_000
 
 
 def mutable() -> tuple[torch.nn.Module, Converted, dict[str, Any]]:
