@@ -144,14 +144,6 @@ class Architecture(Frozen):
         copies = self.cores.value if scratchpad.scope == "core" else 1
         return copies * scratchpad.capacity_bytes.value
 
-    @property
-    def resident_weight_bytes(self) -> int:
-        """Room for weights that stay on chip, whole machine, bytes; 0 without `weight_residency`."""
-        if not self.memory.weight_residency:
-            return 0
-        kept = self.memory.stream_buffer_fraction.value + self.memory.activation_fraction.value
-        return int(self.scratchpad_bytes * (1 - kept))
-
     def assumptions(self) -> list[Origin]:
         """(dotted path, value, reason) of every number that is assumed, in the order of the schema."""
         found = quantities(self)

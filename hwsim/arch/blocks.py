@@ -193,9 +193,9 @@ class Memory(Block):
     operand_buffer: OperandBuffer | None = None
     """The buffers beside the arrays; left out when there are none, or when they are not modelled."""
     stream_buffer_fraction: FractionQuantity
-    """Part of the scratchpad that is kept for the double-buffered tiles of streamed operands."""
+    """Part of the scratchpad that is kept for the double-buffered tiles of streamed weights."""
     activation_fraction: FractionQuantity
-    """Part of the scratchpad that is kept for inputs, outputs and recurrent state."""
+    """Part of the scratchpad that is kept for the double-buffered tiles of activations that come from DRAM."""
     weight_residency: bool
     """Whether weights may stay in the rest of the scratchpad from one recurrent step to the next."""
 

@@ -72,11 +72,8 @@ def test_the_peak_is_proportional_to_cores_and_clock(cores: int, clock_hz: float
     assert load_arch("rapid_4core", changed).peak_ops_per_s("int4") == 2 * cores * 8192 * clock_hz
 
 
-def test_the_scratchpad_is_divided_between_streams_activations_and_weights() -> None:
-    rapid = load_arch("rapid_4core")
-    assert rapid.scratchpad_bytes == 4 * 2**21
-    assert rapid.resident_weight_bytes == 4 * 2**21 * 13 // 16
-    assert load_arch("rapid_4core", {"memory.weight_residency": "false"}).resident_weight_bytes == 0
+def test_a_scratchpad_of_each_core_counts_once_per_core() -> None:
+    assert load_arch("rapid_4core").scratchpad_bytes == 4 * 2**21
     shared = load_arch("rapid_4core", {"memory.scratchpad.scope": "shared"})
     assert shared.scratchpad_bytes == 2**21
 

@@ -154,4 +154,4 @@ def test_the_edge_npu_is_smaller_than_the_published_models() -> None:
     """Zhen et al., SLT 2022: 20.83 MB at 5 bit; weights are read again at every call."""
     edge = load_arch("edge_npu")
     assert edge.scratchpad_bytes < 20.83e6
-    assert edge.resident_weight_bytes == 0
+    assert not edge.memory.weight_residency
