@@ -150,3 +150,31 @@ def reproduce(
     from hwsim.cli.reproduce import run_reproduction
 
     run_reproduction(name, json, out)
+
+
+@app.command(short_help="Compare a network's integers with a reference.")
+def validate(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A network that hwsim.execute.store.save_executable wrote.")
+    ],
+    inputs: Annotated[Path, typer.Option(metavar="FILE", help="Inputs by tensor name, an npz file.")],
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Codes by tensor name, an npz file; default: the readable NumPy reference."),
+    ] = None,
+    tier: Annotated[
+        str | None, typer.Option(metavar="T0|T1|T2|T3", help="What is demanded; default: T0, or T1 with --reference.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(metavar="P", help="Semantics profile of the machine; default: the file's.")
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(metavar="MODE", help="free-running, teacher-forced or both; default: the tier's."),
+    ] = None,
+    json: JsonFile = None,
+) -> int:
+    """Run a network on integers beside a reference, layer by layer. Exit code 1 when codes differ that must not."""
+    from hwsim.cli.validate import run_validate
+
+    return run_validate(model, inputs, reference, tier, profile, mode, json)

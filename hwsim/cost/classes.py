@@ -113,8 +113,11 @@ def operand_formats(trace: Trace) -> list[tuple[NumberFormat, NumberFormat] | No
     formats = [NumberFormat.parse(tensor.format) for tensor in trace.tensors]
     layers = {layer: i for i, layer in enumerate(trace.layers)}
     found: list[tuple[NumberFormat, NumberFormat] | None] = []
-    for kind, weight, activation in zip(classes.kind, classes.weight, classes.activation, strict=True):
-        if kind not in MAC_KINDS:
+    multiplies = np.isin(classes.kind, MAC_KINDS).tolist()
+    for is_product, weight, activation in zip(
+        multiplies, classes.weight.tolist(), classes.activation.tolist(), strict=True
+    ):
+        if not is_product:
             found.append(None)
         elif weight < 0:
             found.append((formats[activation], formats[activation]))

@@ -24,24 +24,23 @@ class CriticalPath:
 def critical_path(graph: TaskGraph, schedule: Schedule) -> CriticalPath:
     """Walk back from the task that ends last. The same for both engines: it reads only the schedule."""
     order_ptr, order = graph.order
+    served = np.flatnonzero(graph.channel >= 0)
+    served = served[np.argsort(schedule.start[served], kind="stable")]
     task, busy, latency = _walk(
-        schedule.ready, schedule.start, schedule.release, schedule.end, graph.channel, len(graph.channels),
+        served, schedule.ready, schedule.start, schedule.release, schedule.end, graph.channel, len(graph.channels),
         graph.dep_ptr, graph.dep, order_ptr, order,
     )  # fmt: skip
     return CriticalPath(task, busy, latency)
 
 
 @njit(cache=True)
-def _walk(ready, start, release, end, channel, channels, dep_ptr, dep, order_ptr, order):  # type: ignore[no-untyped-def]
+def _walk(served, ready, start, release, end, channel, channels, dep_ptr, dep, order_ptr, order):  # type: ignore[no-untyped-def]
     count = len(start)
     before = np.full(count, -1, np.int64)
-    if channels > 0:
-        by_start = np.argsort(start)
-        last = np.full(channels, -1, np.int64)
-        for task in by_start:
-            if channel[task] >= 0:
-                before[task] = last[channel[task]]
-                last[channel[task]] = task
+    last = np.full(max(channels, 1), -1, np.int64)
+    for task in served:
+        before[task] = last[channel[task]]
+        last[channel[task]] = task
     path = np.empty(count, np.int64)
     busy = np.empty(count, np.int64)
     latency = np.empty(count, np.int64)

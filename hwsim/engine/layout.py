@@ -108,11 +108,12 @@ class Edges:
 
     def __init__(self, tasks: int) -> None:
         self._counts = np.zeros(tasks, dtype=np.int64)
-        self._groups: list[tuple[IntArray, IntArray, IntArray, IntArray]] = []
+        self._groups: list[tuple[IntArray, IntArray | None, IntArray | None, IntArray]] = []
 
     def add(self, tasks: IntArray, sources: IntArray) -> None:
         """Each of the (distinct) tasks waits for its source."""
-        self.add_lists(tasks, np.arange(len(tasks)), np.ones(len(tasks), dtype=np.int64), sources)
+        self._counts[tasks] += 1
+        self._groups.append((tasks, None, None, sources))
 
     def add_lists(self, tasks: IntArray, first: IntArray, count: IntArray, sources: IntArray) -> None:
         """Each of the (distinct) tasks waits for `count` sources from `sources[first]` on."""
@@ -125,8 +126,12 @@ class Edges:
         filled = pointer[:-1].copy()
         result = np.empty(pointer[-1], dtype=np.int64)
         for tasks, first, count, sources in self._groups:
-            result[ranges(filled[tasks], count)[1]] = sources[ranges(first, count)[1]]
-            filled[tasks] += count
+            if first is None or count is None:
+                result[filled[tasks]] = sources
+                filled[tasks] += 1
+            else:
+                result[ranges(filled[tasks], count)[1]] = sources[ranges(first, count)[1]]
+                filled[tasks] += count
         return pointer, result
 
 

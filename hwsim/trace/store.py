@@ -10,11 +10,13 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hwsim.errors import HwsimError
 from hwsim.trace.table import OP_COLUMNS, IntArray, Role, Tensor, Trace
@@ -31,7 +33,16 @@ def save_trace(trace: Trace, path: str | Path) -> None:
 
     The file appears whole or not at all. Raises HwsimError when it cannot be written.
     """
-    content = _pack(trace)
+    write_whole(path, pack_trace(trace))
+
+
+def load_trace(path: str | Path) -> Trace:
+    """Read a trace. Raises HwsimError for a file that is missing, truncated, altered, or of another version."""
+    return unpack_trace(read_checked(path, "a", "trace file"), path)
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all. Raises HwsimError when it cannot be written."""
     path = Path(path)
     try:
         partial = path.with_name(path.name + ".partial")
@@ -46,17 +57,51 @@ def save_trace(trace: Trace, path: str | Path) -> None:
         raise HwsimError(f"{path}: must be writable, got {_reason(error)}") from None
 
 
-def load_trace(path: str | Path) -> Trace:
-    """Read a trace. Raises HwsimError for a file that is missing, truncated, altered, or of another version."""
+def read_checked(path: str | Path, article: str, kind: str) -> bytes:
+    """The content of a sealed file, its checksum verified; `article` and `kind` say in messages what it must be.
+
+    Raises HwsimError for a file that is missing, of another form, truncated or altered.
+    """
     path = Path(path)
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise HwsimError(f"{path}: must be a trace file, got {_reason(error)}") from None
+        raise HwsimError(f"{path}: must be {article} {kind}, got {_reason(error)}") from None
     if not content.startswith(_ZIP):
-        raise HwsimError(f"{path}: must be a trace file, got something else")
+        raise HwsimError(f"{path}: must be {article} {kind}, got something else")
     if _digest(content[:-_DIGEST_SIZE]) != content[-_DIGEST_SIZE:]:
-        raise HwsimError(f"{path}: must be a whole and unaltered trace file, got one that fails its checksum")
+        raise HwsimError(f"{path}: must be a whole and unaltered {kind}, got one that fails its checksum")
+    return content
+
+
+def seal(members: Mapping[str, bytes]) -> bytes:
+    """A zip of named members whose comment is the SHA-256 of all before it; the same members give the same bytes."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED)
+        archive.comment = bytes(_DIGEST_SIZE)
+    content = stream.getvalue()[:-_DIGEST_SIZE]
+    return content + _digest(content)
+
+
+def pack_trace(trace: Trace) -> bytes:
+    """The bytes of a trace's file."""
+    arrays = {name: trace.columns[name] for name in OP_COLUMNS} | {name: getattr(trace, name) for name in _LISTS}
+    header: dict[str, Any] = {
+        "hwsim_trace": VERSION,
+        "name": trace.name,
+        "layers": trace.layers,
+        "input_formats": trace.input_formats,
+        "tensors": [[t.name, t.layer, int(t.role), t.shape, t.format] for t in trace.tensors],
+        "meta": trace.meta,
+    }
+    members = {"header.json": json.dumps(header, sort_keys=True).encode()}
+    return seal(members | {f"{name}.npy": _encode(array) for name, array in arrays.items()})
+
+
+def unpack_trace(content: bytes, path: str | Path) -> Trace:
+    """The trace of such bytes; `path` stands in messages. Raises HwsimError for another version."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         header = json.loads(archive.read("header.json"))
         if header.get("hwsim_trace") != VERSION:
@@ -76,25 +121,17 @@ def load_trace(path: str | Path) -> Trace:
     return trace
 
 
-def _pack(trace: Trace) -> bytes:
-    arrays = {name: trace.columns[name] for name in OP_COLUMNS} | {name: getattr(trace, name) for name in _LISTS}
-    header: dict[str, Any] = {
-        "hwsim_trace": VERSION,
-        "name": trace.name,
-        "layers": trace.layers,
-        "input_formats": trace.input_formats,
-        "tensors": [[t.name, t.layer, int(t.role), t.shape, t.format] for t in trace.tensors],
-        "meta": trace.meta,
-    }
-    members = {"header.json": json.dumps(header, sort_keys=True).encode()}
-    members |= {f"{name}.npy": _encode(array) for name, array in arrays.items()}
+def encode_array(array: npt.NDArray[Any]) -> bytes:
+    """An array as the bytes of an npy file. Raises ValueError for objects, which would be pickled."""
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED)
-        archive.comment = bytes(_DIGEST_SIZE)
-    content = stream.getvalue()[:-_DIGEST_SIZE]
-    return content + _digest(content)
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def decode_array(content: bytes) -> npt.NDArray[Any]:
+    """The array of such bytes; nothing is unpickled."""
+    array: npt.NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+    return array
 
 
 def _digest(content: bytes) -> bytes:
@@ -104,13 +141,11 @@ def _digest(content: bytes) -> bytes:
 def _encode(array: IntArray) -> bytes:
     low, high = (int(array.min()), int(array.max())) if len(array) else (0, 0)
     narrow = np.result_type(np.min_scalar_type(low), np.min_scalar_type(high))
-    stream = io.BytesIO()
-    np.save(stream, array.astype(narrow), allow_pickle=False)
-    return stream.getvalue()
+    return encode_array(array.astype(narrow))
 
 
 def _decode(content: bytes) -> IntArray:
-    array: IntArray = np.load(io.BytesIO(content), allow_pickle=False).astype(np.int64)
+    array: IntArray = decode_array(content).astype(np.int64)
     return array
 
 
