@@ -24,27 +24,21 @@ class CriticalPath:
 def critical_path(graph: TaskGraph, schedule: Schedule) -> CriticalPath:
     """Walk back from the task that ends last. The same for both engines: it reads only the schedule."""
     order_ptr, order = graph.order
-    served = np.flatnonzero(graph.channel >= 0)
-    served = served[np.argsort(schedule.start[served], kind="stable")]
-    task, busy, latency = _walk(
-        served, schedule.ready, schedule.start, schedule.release, schedule.end, graph.channel, len(graph.channels),
-        graph.dep_ptr, graph.dep, order_ptr, order,
+    path, busy, latency, before = (np.full(len(graph), -1, dtype=np.int64) for _ in range(4))
+    in_order = np.argsort(schedule.start, kind="stable")
+    for channel in range(len(graph.channels)):
+        served = in_order[graph.channel[in_order] == channel]
+        before[served[1:]] = served[:-1]
+    size = _walk(
+        path, busy, latency, int(np.argmax(schedule.end)), before, schedule.ready, schedule.start, schedule.release,
+        schedule.end, graph.dep_ptr, graph.dep, order_ptr, order,
     )  # fmt: skip
-    return CriticalPath(task, busy, latency)
+    return CriticalPath(path[:size][::-1], busy[:size][::-1], latency[:size][::-1])
 
 
 @njit(cache=True)
-def _walk(served, ready, start, release, end, channel, channels, dep_ptr, dep, order_ptr, order):  # type: ignore[no-untyped-def]
-    count = len(start)
-    before = np.full(count, -1, np.int64)
-    last = np.full(max(channels, 1), -1, np.int64)
-    for task in served:
-        before[task] = last[channel[task]]
-        last[channel[task]] = task
-    path = np.empty(count, np.int64)
-    busy = np.empty(count, np.int64)
-    latency = np.empty(count, np.int64)
-    task = np.argmax(end)
+def _walk(path, busy, latency, task, before, ready, start, release, end, dep_ptr, dep, order_ptr, order):  # type: ignore[no-untyped-def]
+    """Write the chain that ends with `task`, last task first; return its length."""
     until = end[task]
     size = 0
     while task >= 0:
@@ -65,4 +59,4 @@ def _walk(served, ready, start, release, end, channel, channels, dep_ptr, dep, o
                     if release[order[at]] == until:
                         following = order[at]
         task = following
-    return path[:size][::-1].copy(), busy[:size][::-1].copy(), latency[:size][::-1].copy()
+    return size

@@ -55,10 +55,7 @@ class TaskGraph:
         """CSR lists of the tasks that must have *released* before each task may be ready (units and rings)."""
         from hwsim.engine.order import order_edges
 
-        pointer, values = order_edges(
-            self.unit_ptr, self.unit, len(self.units), self.ring_bytes, self.acquire, self.frees
-        )
-        return pointer, values
+        return order_edges(self.unit_ptr, self.unit, self.ring_bytes, self.acquire, self.frees)
 
     def validate(self) -> None:
         """Check the invariants. Raises HwsimError; a tile that is larger than its ring is named."""
