@@ -1,0 +1,177 @@
+"""One file per executable: its trace, codes, grids and rules, sealed by a checksum as a trace file is.
+
+A truncated, altered or newer file is refused with one line; nothing in it is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsim.errors import HwsimError
+from hwsim.execute.executor import Executable
+from hwsim.execute.kernels.layout import LAYOUTS, load
+from hwsim.execute.packing import PackedWeights
+from hwsim.execute.projection import PackedProjection
+from hwsim.execute.recurrence import LstmRules
+from hwsim.execute.semantics import PROFILES, Semantics, profile
+from hwsim.execute.steps import Lookup, Product, Recurrence
+from hwsim.numerics.quantizers import Quantizer
+from hwsim.numerics.tables import Table, fixed_table
+from hwsim.trace.store import decode_array, encode_array, pack_trace, read_checked, seal, unpack_trace, write_whole
+
+Array = npt.NDArray[Any]
+VERSION = 1
+KIND = "executable file"
+_HEADER, _TRACE = "header.json", "network.trace"
+
+
+def save_executable(executable: Executable, path: str | Path) -> None:
+    """Write an executable to `path`; the same executable always gives the same bytes.
+
+    The file appears whole or not at all. Raises HwsimError when it cannot be written, for tables that are not
+    `fixed_table`'s, and for semantics that are not a named profile.
+    """
+    name = executable.semantics.name
+    if PROFILES.get(name) != executable.semantics:
+        raise HwsimError(f"semantics must be one of {', '.join(PROFILES)} to be saved, got {name}")
+    codes, grids = parameters(executable)
+    header = {
+        "hwsim_executable": VERSION,
+        "arrays": list(codes),
+        "quantizers": {key: _grid_to_json(grid) for key, grid in grids.items()},
+        "rules": {
+            "gate_order": executable.rules.gate_order,
+            "sigmoid": _table_to_json(executable.rules.sigmoid),
+            "tanh": _table_to_json(executable.rules.tanh),
+        },
+        "semantics": name,
+    }
+    members = {_HEADER: json.dumps(header, sort_keys=True).encode(), _TRACE: pack_trace(executable.trace)}
+    members |= {f"{at}.npy": encode_array(array) for at, array in enumerate(codes.values())}
+    write_whole(path, seal(members))
+
+
+def load_executable(path: str | Path, semantics: Semantics | None = None) -> Executable:
+    """Read an executable and pack its weights, ready to run; it gives the codes of the one that was saved.
+
+    `semantics`: the rules of another machine than the file's, which need not have a name.
+    Raises HwsimError for a file that is missing, of another kind (a pickle is refused unread), truncated, altered
+    or of another version.
+    """
+    _refuse_pickles(path)
+    content = read_checked(path, "an", KIND)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        header = json.loads(archive.read(_HEADER))
+        if "hwsim_executable" not in header:
+            what = "a trace without weights" if "hwsim_trace" in header else "something else"
+            raise HwsimError(f"{path}: must be an {KIND}, got {what}")
+        if header["hwsim_executable"] != VERSION:
+            raise HwsimError(f"{path}: executable version must be {VERSION}, got {header['hwsim_executable']}")
+        trace = unpack_trace(archive.read(_TRACE), path)
+        codes = {name: decode_array(archive.read(f"{at}.npy")) for at, name in enumerate(header["arrays"])}
+    rules = header["rules"]
+    sigmoid, tanh = (_table_from_json(rules[name], path) for name in ("sigmoid", "tanh"))
+    grids = {name: Quantizer(**values) for name, values in header["quantizers"].items()}
+    own = LstmRules(sigmoid, tanh, rules["gate_order"])
+    return Executable(trace, codes, grids, rules=own, semantics=semantics or profile(header["semantics"]))
+
+
+def parameters(executable: Executable) -> tuple[dict[str, Array], dict[str, Quantizer]]:
+    """Codes (or reals) of weights, biases and tables, and all grids: what makes an equal executable.
+
+    An embedding whose rows are stored on another grid than its table's is given on that of the rows.
+    """
+    codes: dict[str, Array] = {}
+    grids = dict(executable.quantizers)
+    for step in executable.steps:
+        if isinstance(step, Lookup):
+            table, rows = executable._tables[step.table], grids.get(step.out)
+            if rows is not None:
+                grids[step.table] = rows
+            elif step.table in grids:
+                table = _narrow(grids[step.table].quantize(table))
+            codes[step.table] = table
+        elif isinstance(step, Product):
+            codes |= _projection_codes(executable, step.weight, step.bias)
+        elif isinstance(step, Recurrence):
+            for direction in step.directions:
+                codes |= _projection_codes(executable, direction.weight, direction.bias)
+    return codes, grids
+
+
+def _projection_codes(executable: Executable, weight: str, bias: str | None) -> dict[str, Array]:
+    chosen = executable._projections[weight]
+    found: dict[str, Array] = {} if bias is None else {bias: chosen.bias}
+    if not isinstance(chosen, PackedProjection):
+        return {weight: chosen.weight} | found
+    codes: Array = _unpacked(chosen.packed) if chosen.packed is not None else np.asarray(chosen.codes)
+    if executable.quantizers[weight].half_step:
+        codes = (codes - 1) // 2
+    return {weight: _narrow(codes)} | found
+
+
+def _unpacked(packed: PackedWeights) -> Array:
+    """Codes (K, N) of packed integer weights, int16."""
+    layout, (depth, columns) = LAYOUTS[packed.layout], packed.shape
+    stored = load(packed.data, layout).reshape(packed.groups, packed.padded_depth // packed.groups, -1)
+    kept = stored[:, : depth // packed.groups, :columns].reshape(depth, columns)
+    return kept.astype(np.int16) - layout.offset
+
+
+def _narrow(codes: Array) -> Array:
+    """In the smallest signed type that holds them."""
+    low, high = int(codes.min(initial=0)), int(codes.max(initial=0))
+    return codes.astype(np.min_scalar_type(min(low, -1 - high)))
+
+
+def _grid_to_json(grid: Quantizer) -> dict[str, Any]:
+    values = {field.name: getattr(grid, field.name) for field in fields(grid)}
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
+
+
+def _table_to_json(table: Table) -> dict[str, Any]:
+    """The arguments of `fixed_table`, and a checksum of what it must give wherever the file is read."""
+    own = {"name": table.name, "input_step": float(table.input.scale), "output_step": float(table.output.scale),
+           "bits": table.input.bits, "ties": table.input.ties}  # fmt: skip
+    rebuilt = fixed_table(**own)
+    grids = ((rebuilt.input, table.input), (rebuilt.output, table.output))
+    if any(_grid_to_json(a) != _grid_to_json(b) for a, b in grids) or not np.array_equal(rebuilt.codes, table.codes):
+        raise HwsimError(f"table {table.name} must be one of fixed_table to be saved, got other codes or grids")
+    return {**own, "crc32": _crc32(table)}
+
+
+def _table_from_json(values: dict[str, Any], path: str | Path) -> Table:
+    table = fixed_table(**{name: value for name, value in values.items() if name != "crc32"})
+    if _crc32(table) != values["crc32"]:
+        raise HwsimError(f"{path}: table {table.name} must be the one that was saved, got other codes on this computer")
+    return table
+
+
+def _crc32(table: Table) -> int:
+    return zlib.crc32(table.codes.astype("<i8").tobytes())
+
+
+def _refuse_pickles(path: str | Path) -> None:
+    """Raises HwsimError for a pickle, and for the zip of one that torch.save writes."""
+    what = ""
+    try:
+        with Path(path).open("rb") as file:
+            if file.read(1) == b"\x80":
+                what = "a pickle"
+        if not what and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+            what = "a zip that torch.save wrote" if any(name.endswith("data.pkl") for name in names) else ""
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return
+    if what:
+        raise HwsimError(f"{path}: must be an {KIND}, got {what}, which could run code and is not read")

@@ -1,0 +1,89 @@
+"""The report of a validation: what was compared with what, one table per mode, and the count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hwsim.execute.semantics import Semantics
+from hwsim.report.layout import bullets, facts_grid, plain_table, section, spaced
+from hwsim.report.units import DASH, plural
+from hwsim.validate.report import TIER_MEANINGS, LayerReport, Report
+
+TITLES = {
+    "free-running": "Free-running: every layer reads what the executor computed before it",
+    "teacher-forced": "Teacher-forced: every layer and every recurrent step reads the reference",
+}
+
+
+def validation_report(report: Report, compared: Mapping[str, str]) -> Group:
+    """Everything that `hwsim validate` prints, for 100 columns; `compared` are paragraphs that come first."""
+    parts: list[RenderableType] = [facts_grid({**compared, "Tier": f"{report.tier}, {TIER_MEANINGS[report.tier]}"})]
+    for mode in dict.fromkeys(layer.mode for layer in report.layers):
+        parts.append(mode_table(mode, [layer for layer in report.layers if layer.mode == mode]))
+    broken = [layer for layer in report.layers if not layer.passed]
+    if broken:
+        parts.append(section("Breaches", bullets(f"{la.tensor}, {la.mode}: {la.verdict}" for la in broken)))
+    parts.append(Text(total(report), style="bold"))
+    return spaced(parts)
+
+
+def mode_table(mode: str, layers: list[LayerReport]) -> Table:
+    """Elements, mismatches, largest difference, first index, distance to a tie and verdict of each tensor."""
+    table = plain_table(
+        TITLES[mode],
+        [("\ntensor", "wrap"), ("\nelements", "right"), ("mismatching\ncodes", "right"), ("rate at\n95 %", "right"),
+         ("max\n|delta|", "right"), ("first\nat", "right"), ("from a tie\nsteps", "right"), ("\nverdict", "left")],
+    )  # fmt: skip
+    for layer in layers:
+        table.add_row(
+            layer.tensor, f"{layer.elements:,}", f"{layer.mismatches:,}" if layer.is_code else DASH, _rate(layer),
+            f"{layer.max_delta:.0f}" if layer.is_code else f"{layer.max_delta:.1e}",
+            DASH if layer.first_index is None else ",".join(map(str, layer.first_index)),
+            DASH if layer.tie_distance is None else f"{layer.tie_distance:.2g}", _verdict(layer),
+            style="" if layer.passed else "bold",
+        )  # fmt: skip
+    return table
+
+
+def total(report: Report) -> str:
+    """`Passed: 0 of n codes, < 3/n at 95 %`; of two modes a line each, because they are of the same codes."""
+    modes = list(dict.fromkeys(layer.mode for layer in report.layers))
+    lines = []
+    for mode in modes:
+        part = Report(report.tier, tuple(layer for layer in report.layers if layer.mode == mode))
+        bound = f", < {3 / part.elements:.1e} at 95 %" if part.elements and not part.mismatches else ""
+        named = f", {mode}" if len(modes) > 1 else ""
+        count = f"{part.mismatches:,} of {plural(part.elements, 'code')}{bound}"
+        lines.append(f"{'Passed' if part.passed else 'FAILED'}{named}: {count}")
+    return "\n".join(lines)
+
+
+def semantics_text(semantics: Semantics) -> str:
+    """`rapid: a 16-bit accumulator that saturates, cleared every 64 products`, and what is not taken from it."""
+    overflow = "wraps" if semantics.overflow == "wrap" else "saturates"
+    chunk = f", cleared every {semantics.accumulator_chunk} products" if semantics.accumulator_chunk else ""
+    text = f"{semantics.name}: a {semantics.accumulator_bits}-bit accumulator that {overflow}{chunk}"
+    if semantics.bias == "integer":
+        text += "; its requantization and integer bias are not used, codes are rounded by their own grids"
+    return text
+
+
+def _rate(layer: LayerReport) -> str:
+    """The rule of three for a rate that was never seen, otherwise what was seen."""
+    if not layer.is_code or not layer.elements:
+        return DASH
+    return f"{layer.mismatches / layer.elements:.1e}" if layer.mismatches else f"< {3 / layer.elements:.1e}"
+
+
+def _verdict(layer: LayerReport) -> str:
+    if not layer.is_code:
+        return "reals"
+    if not layer.mismatches:
+        return "equal"
+    if not layer.passed:
+        return "BROKEN"
+    return "in budget" if layer.verdict.startswith("within budget") else "differs"
