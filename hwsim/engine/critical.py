@@ -25,9 +25,9 @@ def critical_path(graph: TaskGraph, schedule: Schedule) -> CriticalPath:
     """Walk back from the task that ends last. The same for both engines: it reads only the schedule."""
     order_ptr, order = graph.order
     path, busy, latency, before = (np.full(len(graph), -1, dtype=np.int64) for _ in range(4))
-    in_order = np.argsort(schedule.start, kind="stable")
     for channel in range(len(graph.channels)):
-        served = in_order[graph.channel[in_order] == channel]
+        served = np.flatnonzero(graph.channel == channel)
+        served = served[np.argsort(schedule.start[served], kind="stable")]
         before[served[1:]] = served[:-1]
     size = _walk(
         path, busy, latency, int(np.argmax(schedule.end)), before, schedule.ready, schedule.start, schedule.release,
