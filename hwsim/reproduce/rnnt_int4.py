@@ -108,7 +108,7 @@ def _rows_of_sizes(workload: Workload, without_lm: Result) -> list[Row]:
     }
     rows = [Row("2021 parameters in INT4", 90.2, share, "%", f"{P2021}, share of the RNN-T's parameters")]
     return rows + [
-        Row(f"parameters, {name}", published, counts[key] / 1e6, "M", f"{P2022}, section 2")
+        Row(f"parameters, {name}", published, counts[key] / 1e6, "M", f"{P2022}, whole millions")
         for name, (key, published) in names.items()
     ]
 
@@ -122,7 +122,12 @@ def _rows_of_the_chip(arch: Architecture) -> list[Row]:
     ]
     efficient = load_arch(ARCH, {"operating_point": "efficient"})
     efficiency = peak_efficiency_ops_per_j(efficient, "int4") / 1e12
-    return [*rows, Row("RaPiD efficiency, INT4 at 1 GHz", 16.5, efficiency, "TOPS/W", "RaPiD, ISCA 2021, abstract")]
+    check = peak_efficiency_ops_per_j(arch, "hfp8") / 1e12
+    return [
+        *rows,
+        Row("RaPiD efficiency, INT4 at 1 GHz", 16.5, efficiency, "TOPS/W", "RaPiD, ISCA 2021, abstract; calibrated"),
+        Row("RaPiD efficiency, HFP8 at 1.6 GHz", 1.9, check, "TFLOPS/W", "RaPiD, ISSCC 2021 paper 9.1; not used"),
+    ]
 
 
 def _assumptions(headline: Headline) -> tuple[str, ...]:
