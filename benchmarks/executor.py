@@ -18,7 +18,7 @@ from hwsim.execute import matmul
 from hwsim.execute.executor import Executable
 from hwsim.execute.kernels.product import product
 from hwsim.execute.kernels.target import isa_of
-from hwsim.execute.steps import Product
+from hwsim.execute.operations.product import Product
 from hwsim.extract import load_workload
 from hwsim.extract.rnnt import emit_encoder
 from hwsim.numerics.calibration import BoundAware, Sawb
@@ -58,11 +58,10 @@ def bare_products(executable: Executable, frames: int) -> Callable[[], None]:
             kernel(inputs, weights, offsets, table, out)
 
     def run() -> None:
-        for step in executable.steps:
-            directions = [step] if isinstance(step, Product) else step.directions
-            for part in directions:
-                packed = executable._projections[part.weight].packed
-                if isinstance(step, Product):
+        for operation in executable.operations:
+            for projection in operation.projections().values():
+                packed = projection.packed  # type: ignore[union-attr]
+                if isinstance(operation, Product):
                     matmul(np.ones((frames, packed.shape[0]), np.int8), packed)
                     continue
                 out = np.empty((1, 1, packed.shape[1]), np.int32)

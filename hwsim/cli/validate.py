@@ -16,10 +16,9 @@ import numpy.typing as npt
 from hwsim.cli.options import choice, output_files
 from hwsim.cli.printing import say
 from hwsim.errors import HwsimError, nearest
-from hwsim.execute.executor import INPUT, Executable
+from hwsim.execute.executor import Executable
 from hwsim.execute.semantics import TRAINING, profile
-from hwsim.execute.steps import Product, Recurrence
-from hwsim.execute.store import load_executable, parameters
+from hwsim.execute.store import load_executable
 from hwsim.numerics.quantizers import check_codes
 from hwsim.report.files import write_json
 from hwsim.report.units import plural
@@ -52,8 +51,7 @@ def run_validate(model: Path, inputs: Path, reference: Path | None, tier: str | 
     tier = tier or ("T0" if reference is None else "T1")
     report = compare(executable, wanted, given, tier, mode)  # type: ignore[arg-type]
     if report.mismatches:
-        steps = before_rounding(readable, wanted, given)
-        report = compare(executable, wanted, given, tier, mode, reals=steps)  # type: ignore[arg-type]
+        report = compare(executable, wanted, given, tier, mode, reals=readable.unrounded(given, wanted))  # type: ignore[arg-type]
     if files:
         sources = {"model": model, "inputs": inputs, "reference": reference}
         write_json(files["json"], document(report, executable, sources))
@@ -87,33 +85,6 @@ def computed(readable: Executable, inputs: Mapping[str, Array]) -> Arrays:
     return {name: array for name, array in readable.run(inputs).items() if name not in readable.cells}
 
 
-def before_rounding(readable: Executable, reference: Mapping[str, Array], inputs: Mapping[str, Array]) -> Arrays:
-    """Each tensor before it was rounded, in steps of its grid, computed in float64 from the reference's codes.
-
-    The network runs without the grids of what it writes, and every step reads the reference.
-    """
-    codes, grids = parameters(readable)
-    cells = readable.cells
-    for step in readable.steps:
-        if isinstance(step, Product):
-            _fix_input(grids, step.weight, step.x[0])
-        elif isinstance(step, Recurrence):
-            for direction in step.directions:
-                _fix_input(grids, direction.weight, direction.h)
-    written = [name for name in readable.outputs if name in grids and name not in cells]
-    free = {name: grid for name, grid in grids.items() if name not in written}
-    network = Executable(readable.trace, codes, free, rules=readable.rules, semantics=READABLE)
-    forced = {name: readable.dequantize(name, array) for name, array in reference.items()}
-    reals = network.run(inputs, forced)
-    return {name: reals[name] / grids[name].scale + grids[name].zero_point for name in written if name in reference}
-
-
-def _fix_input(grids: dict[str, Any], weight: str, x: str) -> None:
-    """Give a product its input grid by its own name, so that x may lose it."""
-    if weight in grids and x in grids:
-        grids.setdefault(weight + INPUT, grids[x])
-
-
 def read_inputs(executable: Executable, path: Path) -> Arrays:
     """The arrays of an npz file that `executable` reads, of the shapes of its trace. Raises HwsimError."""
     arrays = _read_npz(path)
@@ -132,9 +103,7 @@ def read_reference(executable: Executable, path: Path) -> Arrays:
     arrays = _read_npz(path)
     _check_names(path, arrays, executable.outputs, "an output")
     shapes = {tensor.name: tensor.shape for tensor in executable.trace.tensors}
-    for step in executable.steps:
-        if isinstance(step, Recurrence):
-            shapes |= {d.c: shapes[d.h] for d in step.directions}
+    shapes |= {c: shapes[h] for c, h in executable.states.items()}
     for name, array in arrays.items():
         _check_array(path, name, array, shapes.get(name))
         if name in executable.quantizers and name not in executable.cells:

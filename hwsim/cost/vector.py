@@ -18,8 +18,12 @@ PER_ELEMENT: dict[tuple[int, int], dict[str, float]] = {
     (Kind.DEPTHWISE, Function.NONE): {"multiply": 1, "add": 1},
     # Per cell: 4 sums of the two gate products, 3 sigmoids and 2 tanh, f*c + i*g and o*tanh(c), h to its format.
     (Kind.LSTM, Function.NONE): {"add": 5, "multiply": 3, "sigmoid": 3, "tanh": 2, "convert": 1},
+    # Per cell: 3 sums of the gate products, 2 sigmoids and tanh, r times h_n, (1 - z) n + z h, h to its format.
+    (Kind.GRU, Function.NONE): {"add": 5, "multiply": 3, "sigmoid": 2, "tanh": 1, "convert": 1},
     # Maximum, subtract it, exponential, sum, subtract the logarithm of the sum.
     (Kind.SOFTMAX, Function.NONE): {"compare": 1, "add": 3, "exp": 1},
+    # Maximum, subtract it, exponential, sum, times the reciprocal of the sum.
+    (Kind.SOFTMAX, Function.PROBABILITIES): {"compare": 1, "add": 2, "exp": 1, "multiply": 1, "convert": 1},
     # Mean, variance, subtract, scale and shift.
     (Kind.NORM, Function.NONE): {"add": 4, "multiply": 3, "convert": 1},
     (Kind.LOOKUP, Function.NONE): {"lookup": 1},
@@ -33,12 +37,17 @@ PER_ELEMENT: dict[tuple[int, int], dict[str, float]] = {
     (Kind.ELEMENTWISE, Function.MULTIPLY_TANH): {"multiply": 1, "tanh": 1, "convert": 1},
     (Kind.ELEMENTWISE, Function.ADD_RELU): {"add": 1, "compare": 1, "convert": 1},
     (Kind.ELEMENTWISE, Function.MULTIPLY_RELU): {"multiply": 1, "compare": 1, "convert": 1},
+    (Kind.ELEMENTWISE, Function.SWISH): {"sigmoid": 1, "multiply": 1, "convert": 1},
+    (Kind.ELEMENTWISE, Function.GLU): {"sigmoid": 1, "multiply": 1, "convert": 1},
+    (Kind.ELEMENTWISE, Function.ADD_HALF): {"multiply": 1, "add": 1, "convert": 1},
+    (Kind.ELEMENTWISE, Function.RELATIVE_ADD): {"add": 1, "convert": 1},
 }
-PER_ROW: dict[int, dict[str, float]] = {
-    Kind.SOFTMAX: {"exp": 1},
-    Kind.NORM: {"sqrt": 1, "divide": 1},
+PER_ROW: dict[tuple[int, int], dict[str, float]] = {
+    (Kind.SOFTMAX, Function.NONE): {"exp": 1},
+    (Kind.SOFTMAX, Function.PROBABILITIES): {"divide": 1},
+    (Kind.NORM, Function.NONE): {"sqrt": 1, "divide": 1},
 }
-"""Beside the work per element: the logarithm of a log-softmax, the root and reciprocal of a norm."""
+"""Beside the work per element: logarithm of a log-softmax, reciprocal of a sum, root and reciprocal of a norm."""
 
 
 def function_counts(classes: OperationClasses) -> FloatArray:
@@ -59,7 +68,7 @@ def function_counts(classes: OperationClasses) -> FloatArray:
             elements *= int(classes.k[i] * classes.batch[i])
         for name, count in per_element.items():
             counts[i, FUNCTIONS.index(name)] += count * elements
-        for name, count in PER_ROW.get(kind, {}).items():
+        for name, count in PER_ROW.get((kind, function), {}).items():
             counts[i, FUNCTIONS.index(name)] += count * int(classes.m[i])
     return counts
 

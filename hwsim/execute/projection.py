@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.errors import HwsimError
-from hwsim.execute.kernels.layout import LAYOUTS
+from hwsim.execute.kernels.layout import LAYOUTS, load
 from hwsim.execute.matmul import group_products, matmul, matmul_wide
 from hwsim.execute.packing import INT32_MAX, PackedWeights, pack
-from hwsim.execute.reference.linear import integer_sums, product_scale
+from hwsim.execute.reference.linear import integer_sums, layer_codes, product_scale
 from hwsim.execute.semantics import TRAINING, Semantics
 from hwsim.numerics import NumberFormat
 from hwsim.numerics.quantizers import Quantizer, check_codes
@@ -27,12 +27,14 @@ class Sums:
     """Products before they are reals: value = sum_g integers_g scale_g + bias, float64, group by group.
 
     `integers`: (G, M, N) int32 or int64; or float64, when the layer's weights are reals. `scale`: (G, N) float64.
-    `bias`: (N,) float64.
+    `bias`: (N,) float64. `grids`: of the activations and weights that were multiplied, unless they are reals.
     """
 
     integers: Array
     scale: Reals
     bias: Reals
+    grids: tuple[Quantizer, Quantizer] | None = None
+    semantics: Semantics = TRAINING
 
     def values(self) -> Reals:
         """The reals, float64 (M, N)."""
@@ -41,6 +43,16 @@ class Sums:
             total = total + part * scale
         result: Reals = total + self.bias
         return result
+
+    def codes(self, output: Quantizer) -> Integers:
+        """Codes (M, N) of an output grid by the rules of the machine, see `reference.linear.linear`."""
+        if self.grids is None or self.semantics.bias == "real":
+            return output.quantize(self.values())
+        if len(self.integers) > 1:
+            raise HwsimError(f"weights with group scales must be run with a real bias, got {self.semantics.name}")
+        bias = self.bias if self.bias.any() else None
+        shape = (1, self.integers.shape[-1])
+        return layer_codes(self.integers[0], shape, *self.grids, output, bias, self.semantics)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +70,8 @@ class PackedProjection:
     scale: Reals
     bias: Reals
     semantics: Semantics
+    half_step: bool = False
+    """Whether the codes were half steps before they became odd integers."""
 
     @property
     def outputs(self) -> int:
@@ -69,11 +83,19 @@ class PackedProjection:
         codes = self.input.quantize(x).astype(storage(self.input))
         return self.sums(codes.reshape(-1, codes.shape[-1])).values().reshape(*codes.shape[:-1], self.outputs)
 
+    def codes_of_weight(self) -> Array:
+        """The weight codes (K, N) that were packed, in the smallest type that holds them."""
+        codes: Array = unpacked(self.packed) if self.packed is not None else np.asarray(self.codes)
+        if self.half_step:
+            codes = (codes - 1) // 2
+        low, high = int(codes.min(initial=0)), int(codes.max(initial=0))
+        return codes.astype(np.min_scalar_type(min(low, -1 - high)))
+
     def sums(self, codes: Array) -> Sums:
         """Integer sums of codes (M, K) in the storage type of `input`."""
         if self.packed is None:
             sums: Array = integer_sums(codes, self.codes, self.input, self.weights, self.semantics)  # type: ignore[arg-type]
-            return Sums(sums, self.scale, self.bias)
+            return Sums(sums, self.scale, self.bias, (self.input, self.weights), self.semantics)
         if self.packed.groups > 1:
             products: Array = group_products(codes, self.packed)
         elif codes.dtype == np.int16 and 32768 * self.packed.largest_sum > INT32_MAX:
@@ -85,7 +107,7 @@ class PackedProjection:
             products = products.astype(np.int64) - zero * self.packed.column_sums.astype(np.int64)
             if np.abs(products).max(initial=0) <= INT32_MAX:
                 products = products.astype(np.int32)
-        return Sums(products, self.scale, self.bias)
+        return Sums(products, self.scale, self.bias, (self.input, self.weights), self.semantics)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,6 +126,10 @@ class RealProjection:
         """Reals (..., N) of reals (..., K)."""
         values: Reals = x @ self.weight + self.bias
         return values
+
+    def codes_of_weight(self) -> Array:
+        """The weights (K, N), which have no codes: their reals."""
+        return self.weight
 
     def sums(self, values: Reals) -> Sums:
         """The products (1, M, N) of reals (M, K), with a scale of one."""
@@ -136,7 +162,8 @@ def projection(
     integers = check_codes(codes, weights.code_range, f"{name}: weight codes")
     if integers.ndim != 2:
         raise HwsimError(f"{name}: weight codes must be (K, N), got {integers.shape}")
-    if weights.half_step:
+    half_step = weights.half_step
+    if half_step:
         integers, weights = weights.odd_codes(integers)
     depth, channels = integers.shape
     offsets = np.zeros(channels) if bias is None else _bias(name, bias, channels)
@@ -145,7 +172,7 @@ def projection(
     if semantics == TRAINING:
         packed = pack(integers, _format(name, weights), zero_point=_zero_point(weights, depth, channels))
     kept = integers if packed is None else None
-    return PackedProjection(packed, kept, weights, input, np.ascontiguousarray(scale), offsets, semantics)
+    return PackedProjection(packed, kept, weights, input, np.ascontiguousarray(scale), offsets, semantics, half_step)
 
 
 def real_projection(name: str, weight: Array, bias: Array | None) -> RealProjection:
@@ -154,6 +181,14 @@ def real_projection(name: str, weight: Array, bias: Array | None) -> RealProject
     if values.ndim != 2 or not np.isfinite(values).all():
         raise HwsimError(f"{name}: weights must be a matrix (K, N) of finite values, got shape {values.shape}")
     return RealProjection(values, np.zeros(values.shape[1]) if bias is None else _bias(name, bias, values.shape[1]))
+
+
+def unpacked(packed: PackedWeights) -> Array:
+    """Codes (K, N) of packed integer weights, int16."""
+    layout, (depth, columns) = LAYOUTS[packed.layout], packed.shape
+    stored = load(packed.data, layout).reshape(packed.groups, packed.padded_depth // packed.groups, -1)
+    kept = stored[:, : depth // packed.groups, :columns].reshape(depth, columns)
+    return kept.astype(np.int16) - layout.offset
 
 
 def _groups(weights: Quantizer, depth: int) -> int:

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from hwsim.errors import HwsimError
 from hwsim.execute.projection import AnyProjection, PackedProjection, Sums, storage
 from hwsim.execute.reference.recurrent import LstmLayer, Pointwise
-from hwsim.execute.steps import Direction
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.numerics.rounding import Reals
 from hwsim.numerics.tables import Table, fixed_table
@@ -48,20 +47,20 @@ class Given:
 
 
 def run_direction(
-    direction: Direction, sums_x: Sums, recurrent: AnyProjection, hidden: Quantizer | None, cell: Quantizer | None,
-    rules: LstmRules, forced: tuple[Reals, Reals | None] | None = None,
-) -> dict[str, Array]:  # fmt: skip
-    """h (T, H), codes on the grid of `hidden` or float64 reals, and the last c (1, H) float64.
+    sums_x: Sums, recurrent: AnyProjection, hidden: Quantizer | None, cell: Quantizer | None,
+    rules: LstmRules, forced: tuple[Reals, Reals | None] | None = None, reverse: bool = False,
+) -> tuple[Array, Reals | None, Reals]:  # fmt: skip
+    """h (T, H), codes on the grid of `hidden` or float64 reals; its reals before rounding; the last c (1, H) float64.
 
-    `forced`: the reals of h (T, H), and of c (T, H) or None, that every step reads in place of its own.
+    `forced`: the reals of h (T, H), and of c (T, H) or None, that every step reads in place of its own. The compiled
+    loop, which runs when nothing is forced, gives no reals.
     """
     if forced is None and compiled(recurrent, hidden, cell, rules):
         assert isinstance(recurrent, PackedProjection)
         assert hidden is not None
-        h, c = _run_compiled(sums_x, recurrent, hidden, cell, rules, direction.reverse)
-    else:
-        h, c = _run_reference(sums_x, recurrent, hidden, cell, rules, direction.reverse, forced)
-    return {direction.h: h, direction.c: c}
+        h, c = _run_compiled(sums_x, recurrent, hidden, cell, rules, reverse)
+        return h, None, c
+    return _run_reference(sums_x, recurrent, hidden, cell, rules, reverse, forced)
 
 
 def compiled(recurrent: AnyProjection, hidden: Quantizer | None, cell: Quantizer | None, rules: LstmRules) -> bool:
@@ -114,21 +113,22 @@ def _run_compiled(
 def _run_reference(
     sums_x: Sums, recurrent: AnyProjection, hidden: Quantizer | None, cell: Quantizer | None, rules: LstmRules,
     reverse: bool, forced: tuple[Reals, Reals | None] | None,
-) -> tuple[Array, Reals]:  # fmt: skip
-    pointwise = Pointwise(rules.sigmoid, rules.tanh, hidden, cell)
+) -> tuple[Array, Reals, Reals]:  # fmt: skip
+    pointwise = Pointwise(rules.sigmoid, rules.tanh, None, cell)
     layer = LstmLayer(Given(recurrent.outputs, recurrent), recurrent, pointwise, rules.gate_order)
     sums = sums_x.values()
     h, c = layer.states(1)
-    out = np.empty((len(sums), layer.cells))
+    before, after = np.empty((len(sums), layer.cells)), np.empty((len(sums), layer.cells))
     order = range(len(sums))[:: -1 if reverse else 1]
     for count, t in enumerate(order):
         if forced is not None and count:
-            before = order[count - 1]
-            h = forced[0][None, before]
-            c = c if forced[1] is None else forced[1][None, before]
-        h, c = layer.step(sums[t][None], (h, c))
-        out[t] = h[0]
-    return (out if hidden is None else hidden.quantize(out).astype(storage(hidden))), c
+            last = order[count - 1]
+            h = forced[0][None, last]
+            c = c if forced[1] is None else forced[1][None, last]
+        real, c = layer.step(sums[t][None], (h, c))
+        h = real if hidden is None else hidden.fake_quantize(real)
+        before[t], after[t] = real[0], h[0]
+    return (after if hidden is None else hidden.quantize(after).astype(storage(hidden))), before, c
 
 
 def _flat(sums: Sums) -> tuple[Array, Reals, Reals]:

@@ -14,21 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hwsim.errors import HwsimError
 from hwsim.execute.executor import Executable
-from hwsim.execute.kernels.layout import LAYOUTS, load
-from hwsim.execute.packing import PackedWeights
-from hwsim.execute.projection import PackedProjection
 from hwsim.execute.recurrence import LstmRules
 from hwsim.execute.semantics import PROFILES, Semantics, profile
-from hwsim.execute.steps import Lookup, Product, Recurrence
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.numerics.tables import Table, fixed_table
 from hwsim.trace.store import decode_array, encode_array, pack_trace, read_checked, seal, unpack_trace, write_whole
 
-Array = npt.NDArray[Any]
 VERSION = 1
 KIND = "executable file"
 _HEADER, _TRACE = "header.json", "network.trace"
@@ -43,11 +37,11 @@ def save_executable(executable: Executable, path: str | Path) -> None:
     name = executable.semantics.name
     if PROFILES.get(name) != executable.semantics:
         raise HwsimError(f"semantics must be one of {', '.join(PROFILES)} to be saved, got {name}")
-    codes, grids = parameters(executable)
+    codes = executable.parameters()
     header = {
         "hwsim_executable": VERSION,
         "arrays": list(codes),
-        "quantizers": {key: _grid_to_json(grid) for key, grid in grids.items()},
+        "quantizers": {key: _grid_to_json(grid) for key, grid in executable.quantizers.items()},
         "rules": {
             "gate_order": executable.rules.gate_order,
             "sigmoid": _table_to_json(executable.rules.sigmoid),
@@ -83,54 +77,6 @@ def load_executable(path: str | Path, semantics: Semantics | None = None) -> Exe
     grids = {name: Quantizer(**values) for name, values in header["quantizers"].items()}
     own = LstmRules(sigmoid, tanh, rules["gate_order"])
     return Executable(trace, codes, grids, rules=own, semantics=semantics or profile(header["semantics"]))
-
-
-def parameters(executable: Executable) -> tuple[dict[str, Array], dict[str, Quantizer]]:
-    """Codes (or reals) of weights, biases and tables, and all grids: what makes an equal executable.
-
-    An embedding whose rows are stored on another grid than its table's is given on that of the rows.
-    """
-    codes: dict[str, Array] = {}
-    grids = dict(executable.quantizers)
-    for step in executable.steps:
-        if isinstance(step, Lookup):
-            table, rows = executable._tables[step.table], grids.get(step.out)
-            if rows is not None:
-                grids[step.table] = rows
-            elif step.table in grids:
-                table = _narrow(grids[step.table].quantize(table))
-            codes[step.table] = table
-        elif isinstance(step, Product):
-            codes |= _projection_codes(executable, step.weight, step.bias)
-        elif isinstance(step, Recurrence):
-            for direction in step.directions:
-                codes |= _projection_codes(executable, direction.weight, direction.bias)
-    return codes, grids
-
-
-def _projection_codes(executable: Executable, weight: str, bias: str | None) -> dict[str, Array]:
-    chosen = executable._projections[weight]
-    found: dict[str, Array] = {} if bias is None else {bias: chosen.bias}
-    if not isinstance(chosen, PackedProjection):
-        return {weight: chosen.weight} | found
-    codes: Array = _unpacked(chosen.packed) if chosen.packed is not None else np.asarray(chosen.codes)
-    if executable.quantizers[weight].half_step:
-        codes = (codes - 1) // 2
-    return {weight: _narrow(codes)} | found
-
-
-def _unpacked(packed: PackedWeights) -> Array:
-    """Codes (K, N) of packed integer weights, int16."""
-    layout, (depth, columns) = LAYOUTS[packed.layout], packed.shape
-    stored = load(packed.data, layout).reshape(packed.groups, packed.padded_depth // packed.groups, -1)
-    kept = stored[:, : depth // packed.groups, :columns].reshape(depth, columns)
-    return kept.astype(np.int16) - layout.offset
-
-
-def _narrow(codes: Array) -> Array:
-    """In the smallest signed type that holds them."""
-    low, high = int(codes.min(initial=0)), int(codes.max(initial=0))
-    return codes.astype(np.min_scalar_type(min(low, -1 - high)))
 
 
 def _grid_to_json(grid: Quantizer) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class TraceBuilder:
         self._tensors: list[Tensor] = []
         self._tensor_names: set[str] = set()
         self._layers: dict[str, int] = {}
+        self._attributes: dict[str, dict[str, Any]] = {}
         self._writer: dict[int, int] = {}
         self._count = 0
         self._columns: dict[str, list[IntArray]] = {name: [] for name in OP_COLUMNS}
@@ -73,6 +74,11 @@ class TraceBuilder:
 
     def _layer(self, layer: str) -> int:
         return self._layers.setdefault(layer, len(self._layers))
+
+    def attributes(self, layer: str, **values: Any) -> None:
+        """Say what the execution of a layer needs beside shapes, see `Trace.attributes`."""
+        self._layer(layer)
+        self._attributes.setdefault(layer, {}).update(values)
 
     def op(
         self,
@@ -228,6 +234,7 @@ class TraceBuilder:
             operand_write=np.concatenate([part[3] for part in self._operands]),
             input_formats=("fp32",) * len(self._layers),
             meta=self.meta,
+            attributes=self._attributes,
         )
         trace.validate()
         return trace

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from hwsim.errors import HwsimError
 from hwsim.trace.table import OP_COLUMNS, IntArray, Role, Tensor, Trace
 
-VERSION = 1
+VERSION = 2
 _LISTS = ("dep_ptr", "dep", "operand_ptr", "operand_tensor", "operand_elements", "operand_write")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _ZIP = b"PK\x03\x04"
@@ -95,6 +95,7 @@ def pack_trace(trace: Trace) -> bytes:
         "input_formats": trace.input_formats,
         "tensors": [[t.name, t.layer, int(t.role), t.shape, t.format] for t in trace.tensors],
         "meta": trace.meta,
+        "attributes": trace.attributes,
     }
     members = {"header.json": json.dumps(header, sort_keys=True).encode()}
     return seal(members | {f"{name}.npy": _encode(array) for name, array in arrays.items()})
@@ -114,6 +115,7 @@ def unpack_trace(content: bytes, path: str | Path) -> Trace:
         tensors=tuple(Tensor(n, la, Role(r), tuple(s), f) for n, la, r, s, f in header["tensors"]),
         columns={name: arrays[name] for name in OP_COLUMNS},
         meta=header["meta"],
+        attributes=header["attributes"],
         input_formats=tuple(header["input_formats"]),
         **lists,
     )

@@ -22,12 +22,14 @@ MAX_RANK = 4
 class Kind(IntEnum):
     """What an operation does. `m, k, n, batch` mean the same in every kind that multiplies and accumulates.
 
-    MATMUL      `(batch, m, k) @ (k, n)` by a weight, or `(batch, m, k) @ (batch, k, n)` by an activation
+    MATMUL      `(batch, m, k) @ (k, n)` by a weight, or `(batch, m, k) @ (batch, k, n)` by an activation:
+                attention's two products, with batch = heads, have a `Function`
     CONV1D/2D   m output positions, k = kernel elements x input channels of a group, n = output channels of
                 a group, batch = groups; DEPTHWISE is the same with one input and one output channel a group
-    LSTM        pointwise part of an LSTM step: m rows of n cells from 4n gate sums
+    LSTM, GRU   pointwise part of a recurrent step: m rows of n cells from 4n (3n) gate sums of the input and as
+                many of the hidden state
     SOFTMAX, NORM, ELEMENTWISE, LOOKUP, TOPK   m rows of n elements (LOOKUP: n elements read from a table per
-                row, TOPK: the k largest of n)
+                row, TOPK: the k largest of n); a SOFTMAX without function is its logarithm, a NORM is over a row
     HOST        control on the host CPU: m hypotheses, k candidate scores
     LAUNCH      the host starts one network of a search step on the device
     STATE_IN, STATE_OUT   m rows of n elements of hypothesis state, from and to where the search keeps them
@@ -49,13 +51,22 @@ class Kind(IntEnum):
     STATE_OUT = 12
     SEND = 13
     LAUNCH = 14
+    GRU = 15
 
 
 MAC_KINDS = (Kind.MATMUL, Kind.CONV1D, Kind.CONV2D, Kind.DEPTHWISE)
 
 
 class Function(IntEnum):
-    """What an ELEMENTWISE operation computes, for each element of its output."""
+    """What an ELEMENTWISE operation computes for each element of its output, and a variant of other kinds.
+
+    SWISH x sigmoid(x); GLU a sigmoid(b) of rows that hold a beside b; ADD_HALF a + b / 2
+    RELATIVE_ADD  out[h, i, j] = a[h, i, j] + b[h, i, T - 1 - i + j]: scores of content a (heads, T, T) and of relative
+                  position b (heads, T, 2T - 1), whose row r stands for the distance i - j = T - 1 - r
+    PROBABILITIES of SOFTMAX: the softmax itself
+    SCORES        of MATMUL: q (T, heads x k) and keys (S, heads x k) to q key^T / sqrt(k), (heads, T, S)
+    CONTEXT       of MATMUL: probabilities (heads, T, S) and values (S, heads x n) to (T, heads x n)
+    """
 
     NONE = 0
     ADD = 1
@@ -68,6 +79,13 @@ class Function(IntEnum):
     ADD_RELU = 8
     MULTIPLY_RELU = 9
     FUSE_SCORES = 10
+    SWISH = 11
+    GLU = 12
+    ADD_HALF = 13
+    RELATIVE_ADD = 14
+    PROBABILITIES = 15
+    SCORES = 16
+    CONTEXT = 17
 
 
 class Role(IntEnum):
@@ -149,6 +167,9 @@ class Trace:
     input_formats: tuple[str, ...] = ()
     """Per layer: the format in which its products take their activations, converted on the way in when they are
     stored in another one. Empty: fp32 for all."""
+    attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Per layer what its execution needs beside shapes, JSON values: `stride` and `padding` (before, after) of a
+    convolution, `left` and `right` context of attention in frames (none: all), `epsilon` of a norm."""
     structure: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """What other rooms computed once from the shapes alone; shared by all precisions of a trace, never saved."""
 
@@ -219,6 +240,9 @@ class Trace:
             raise HwsimError("trace: every column must have one entry per operation")
         if len(self.input_formats) not in (0, len(self.layers)):
             raise HwsimError("trace: input formats must be given for every layer or for none")
+        for layer in self.attributes:
+            if layer not in self.layers:
+                raise HwsimError(f"trace: attributes must belong to a layer, got '{layer}'")
         _check_csr("dependency", self.dep_ptr, self.dep, count)
         for entries in (self.operand_tensor, self.operand_elements, self.operand_write):
             _check_csr("operand", self.operand_ptr, entries, count)

@@ -10,7 +10,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from hwsim.errors import HwsimError
-from hwsim.execute.executor import INPUT, Executable
+from hwsim.execute.executor import Executable
+from hwsim.execute.operations.base import INPUT
 from hwsim.execute.recurrence import LstmRules
 from hwsim.extract.lstm import LstmLayer
 from hwsim.numerics.quantizers import Quantizer

@@ -143,7 +143,7 @@ def test_groups_and_real_layers_take_the_readable_path() -> None:
     codes[name] = grids[name].quantize(reals)
     x = np.random.default_rng(5).standard_normal((9, 32))
     executable = Executable(trace, codes, grids)
-    assert not compiled(executable._projections[name], grids["encoder.layer0.h"], None, LstmRules())
+    assert not compiled(executable.projections[name], grids["encoder.layer0.h"], None, LstmRules())
     as_codes = executable.run({X: x})["encoder.layer0.h"]
     del grids["encoder.layer0.wx"]
     codes["encoder.layer0.wx"] = np.zeros((32, 256))
@@ -249,6 +249,6 @@ def test_weights_stay_packed() -> None:
     trace = encoder(EncoderSpec(input=340, layers=1, cells=320, bidirectional=True, source="test"), 2)
     executable = Executable(trace, *parameters(trace))
     bits = sum(t.elements * 4 for t in trace.tensors if t.role == Role.WEIGHT)
-    stored = sum(p.packed.nbytes for p in executable._projections.values())  # type: ignore[union-attr]
+    stored = sum(p.packed.nbytes for p in executable.projections.values())  # type: ignore[union-attr]
     assert 8 * stored <= 1.3 * bits
-    assert all(p.codes is None for p in executable._projections.values())  # type: ignore[union-attr]
+    assert all(p.codes is None for p in executable.projections.values())  # type: ignore[union-attr]

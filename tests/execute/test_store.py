@@ -19,9 +19,10 @@ from hwsim.errors import HwsimError
 from hwsim.execute import store
 from hwsim.execute.executor import Executable
 from hwsim.execute.packing import pack
+from hwsim.execute.projection import unpacked
 from hwsim.execute.recurrence import LstmRules
 from hwsim.execute.semantics import PROFILES, TRAINING
-from hwsim.execute.store import load_executable, parameters, save_executable
+from hwsim.execute.store import load_executable, save_executable
 from hwsim.numerics.calibration import BoundAware, MinMax, NativeQat, Pact, Sawb
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.numerics.tables import FUNCTIONS, build_table, fixed_table
@@ -88,7 +89,7 @@ def test_an_executable_comes_back_as_it_was(
     assert_same(executable, loaded, features())
     assert loaded.semantics == semantics
     wanted = random_parameters(executable.trace, weights, hidden, input)[0]
-    for name, array in parameters(loaded)[0].items():
+    for name, array in loaded.parameters().items():
         np.testing.assert_array_equal(array, wanted[name], name)
 
 
@@ -97,7 +98,7 @@ def test_an_executable_comes_back_as_it_was(
 def test_packed_codes_are_unpacked(name: str, columns: int) -> None:
     bits = int(name[3])
     codes = np.random.default_rng(0).integers(-(1 << (bits - 1)), 1 << (bits - 1), (30, columns)).astype(np.int8)
-    np.testing.assert_array_equal(store._unpacked(pack(codes, name)), codes)
+    np.testing.assert_array_equal(unpacked(pack(codes, name)), codes)
 
 
 def test_rules_cell_grids_and_real_layers_come_back(tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_the_same_executable_gives_the_same_bytes(saved: Path, tmp_path: Path) -
 def test_a_file_may_be_read_for_another_machine(saved: Path) -> None:
     executable = load_executable(saved)
     readable = load_executable(saved, replace(TRAINING, name="readable"))
-    assert readable._projections["encoder.layer0.forward_wx"].packed is None  # type: ignore[union-attr]
+    assert readable.projections["encoder.layer0.forward_wx"].packed is None  # type: ignore[union-attr]
     assert_same(executable, readable, features())
 
 

@@ -103,7 +103,7 @@ def test_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(store, "VERSION", 7)
     save_trace(small_trace(), tmp_path / "t")
     monkeypatch.undo()
-    assert message(tmp_path / "t") == f"{tmp_path / 't'}: trace version must be 1, got 7"
+    assert message(tmp_path / "t") == f"{tmp_path / 't'}: trace version must be 2, got 7"
 
 
 @pytest.mark.parametrize(

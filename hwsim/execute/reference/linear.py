@@ -87,13 +87,14 @@ def linear(
     if weights.group_size:
         raise HwsimError(f"weights with group scales must be run with a real bias, got profile {semantics.name}")
     sums = integer_sums(x, w, input, weights, semantics)[0]
-    return _layer_codes(sums, np.shape(w), input, weights, output, bias, semantics)
+    return layer_codes(sums, np.shape(w), input, weights, output, bias, semantics)
 
 
-def _layer_codes(
+def layer_codes(
     sums: Integers, shape: tuple[int, ...], input: Quantizer, weights: Quantizer, output: Quantizer,
     bias: ArrayLike | None, semantics: Semantics,
 ) -> Integers:  # fmt: skip
+    """Codes (..., N) of a layer's sums with weights of `shape` (K, N) without groups. See `linear`."""
     scale = product_scale(input, weights, shape)[0]
     if semantics.bias == "real":
         return output.quantize(sums * scale if bias is None else sums * scale + np.asarray(bias, np.float64))
@@ -163,7 +164,7 @@ def depthwise_conv(
     if weights.zero_point.any() or weights.group_size:
         raise HwsimError("depthwise weights must have no zero point and no groups")
     sums = depthwise_sums(x, check_codes(w, weights.code_range, "weight codes"), input, left, right)
-    return _layer_codes(sums, np.shape(w), input, weights, output, bias, semantics)
+    return layer_codes(sums, np.shape(w), input, weights, output, bias, semantics)
 
 
 def unfold(x: ArrayLike, kernel: int, stride: int = 1, left: int = 0, right: int = 0, fill: int = 0) -> Integers:

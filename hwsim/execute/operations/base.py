@@ -1,0 +1,192 @@
+"""What all operations share: the network they belong to, the tensors of one run, and how a result is stored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsim.errors import HwsimError, nearest
+from hwsim.execute.operations.row import Row
+from hwsim.execute.projection import AnyProjection, Sums, projection, real_projection, storage
+from hwsim.execute.recurrence import LstmRules
+from hwsim.execute.semantics import Semantics
+from hwsim.numerics.quantizers import Quantizer, check_codes
+from hwsim.numerics.rounding import Reals
+from hwsim.trace import Role, Tensor
+
+Array = npt.NDArray[Any]
+INPUT = ".input"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """What the operations of an executable share: tensors and grids by name, the machine's rules."""
+
+    tensors: Mapping[str, Tensor]
+    quantizers: Mapping[str, Quantizer]
+    rules: LstmRules
+    semantics: Semantics
+
+    def grid(self, name: str) -> Quantizer | None:
+        """The quantizer of a tensor, None when it holds reals."""
+        return self.quantizers.get(name)
+
+    def accept(self, name: str, array: Array) -> Array:
+        """A tensor that the user gives, checked and as it is stored: codes, labels, or reals, quantized here."""
+        tensor, quantizer = self.tensors.get(name), self.grid(name)
+        if not np.all(np.isfinite(array)):
+            raise HwsimError(f"{name}: values must be finite, got NaN or an infinity")
+        if tensor is not None and tensor.role == Role.ACTIVATION and array.shape != tensor.shape:
+            raise HwsimError(f"{name}: must be of shape {tensor.shape}, got {array.shape}")
+        if quantizer is None:
+            return array if array.dtype.kind in "iu" else np.asarray(array, np.float64)
+        if array.dtype.kind in "iu":
+            return check_codes(array, quantizer.code_range, name).astype(storage(quantizer))
+        return quantizer.quantize(array).astype(storage(quantizer))
+
+    def reals(self, name: str, value: Any) -> Reals:
+        """float64 reals of a stored value: of codes, of sums that were not stored, or as they are."""
+        if isinstance(value, Sums):
+            return value.values()
+        quantizer = self.grid(name)
+        if quantizer is not None and value.dtype.kind in "iu":
+            return quantizer.dequantize(value)
+        return np.asarray(value, np.float64)
+
+    def on_grid(self, name: str, value: Any, grid: Quantizer | None) -> Array:
+        """A stored value as codes of another grid, or as reals when that is None."""
+        if grid is None:
+            return self.reals(name, value)
+        own = self.grid(name)
+        if own is not None and isinstance(value, np.ndarray) and same_codes(own, grid):
+            return value
+        return grid.quantize(self.reals(name, value)).astype(storage(grid))
+
+
+class Parameters:
+    """Codes and reals of weights, biases and tables while an executable is built from them."""
+
+    def __init__(self, network: Network, codes: Mapping[str, Array]) -> None:
+        self.network = network
+        self._codes = codes
+        self._projections: dict[str, AnyProjection] = {}
+
+    def array(self, tensor: Tensor) -> Array:
+        """Codes or reals of a tensor. Raises HwsimError when there are none, and for another shape."""
+        if tensor.name not in self._codes:
+            raise HwsimError(f"codes must hold every weight and bias, got no {tensor.name}"
+                             f"{nearest(tensor.name, self._codes)}")  # fmt: skip
+        array = np.asarray(self._codes[tensor.name])
+        if array.shape != tensor.shape:
+            raise HwsimError(f"{tensor.name}: codes must be of shape {tensor.shape}, got {array.shape}")
+        return array
+
+    def reals(self, tensor: Tensor) -> Reals:
+        """Reals of a parameter that is used as such, dequantized when it has a grid; finite."""
+        values = self.network.reals(tensor.name, self.array(tensor))
+        if not np.isfinite(values).all():
+            raise HwsimError(f"{tensor.name}: must be finite, got NaN or an infinity")
+        return values
+
+    def projection(self, weight: Tensor, bias: Tensor | None, x: str, matrix: bool = True) -> AnyProjection:
+        """The packed weights of a product of activations `x`; one of the same weight is packed once.
+
+        The grid of the activations is that of `"<weight>.input"`, else of `x`. Without `matrix` the weight is a
+        convolution's, whose last axis is the output channel and whose others are flattened to K.
+        """
+        if weight.name not in self._projections:
+            self._projections[weight.name] = self._projection(weight, bias, x, matrix)
+        return self._projections[weight.name]
+
+    def _projection(self, weight: Tensor, bias: Tensor | None, x: str, matrix: bool) -> AnyProjection:
+        array = self.array(weight)
+        array = array if matrix else array.reshape(-1, array.shape[-1])
+        offsets = None if bias is None else self.array(bias)
+        quantizer, grid = self.network.grid(weight.name), self.network.grid(weight.name + INPUT)
+        grid = grid or self.network.grid(x)
+        if quantizer is None:
+            return real_projection(weight.name, array, offsets)
+        if grid is None:
+            raise HwsimError(f"{weight.name}: a quantizer must be given for {x} or {weight.name}{INPUT}, got neither")
+        return projection(weight.name, array, quantizer, grid, offsets, self.network.semantics)
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """The tensors of one execution, as they are stored."""
+
+    network: Network
+    values: dict[str, Any]
+    forced: Mapping[str, Array] | None = None
+    """What every operation reads in place of what was computed; None when the run is free."""
+    steps: dict[str, Reals] | None = None
+    """When asked for: every tensor with a grid before it was rounded, in steps of the grid (its tie is at a half)."""
+    written: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        if self.forced is not None and name in self.forced:
+            return self.forced[name]
+        return self.values[name]
+
+    def reals(self, name: str) -> Reals:
+        """A tensor's reals, float64."""
+        return self.network.reals(name, self[name])
+
+    def codes(self, name: str, grid: Quantizer | None) -> Array:
+        """A tensor on a grid, see `Network.on_grid`."""
+        return self.network.on_grid(name, self[name], grid)
+
+    def put(self, name: str, value: Sums | Reals) -> None:
+        """Store a result: codes by the grid of its tensor, if it has one, by the machine's rules for sums."""
+        quantizer = self.network.grid(name)
+        if quantizer is None:
+            self.keep(name, value)
+            return
+        reals = value.values() if isinstance(value, Sums) else value
+        codes = value.codes(quantizer) if isinstance(value, Sums) else quantizer.quantize(reals)
+        self.keep(name, codes.astype(storage(quantizer)), reals)
+
+    def keep(self, name: str, value: Any, before: Reals | None = None) -> None:
+        """Store a result as it is; `before` are the reals that were rounded to it."""
+        self.values[name] = self.written[name] = value
+        quantizer = self.network.grid(name)
+        if self.steps is not None and before is not None and quantizer is not None:
+            self.steps[name] = before / quantizer.scale + quantizer.zero_point
+
+
+class Operation(ABC):
+    """An operation, or a whole recurrent loop, that is ready to run: it holds its packed parameters."""
+
+    def __init__(self, layer: str, reads: tuple[str, ...], writes: tuple[str, ...]) -> None:
+        self.layer = layer
+        self.reads = reads
+        """Activations and states that it reads."""
+        self.writes = writes
+
+    @abstractmethod
+    def run(self, run: Run) -> None:
+        """Read its tensors from `run` and store what it computes there."""
+
+    def parameters(self) -> dict[str, Array]:
+        """Codes, or reals, of its parameters by name: what an equal one is built from."""
+        return {}
+
+    def projections(self) -> dict[str, AnyProjection]:
+        """Its packed weights by name."""
+        return {}
+
+
+def same_codes(a: Quantizer, b: Quantizer) -> bool:
+    """Whether codes of one are codes of the other: scale, zero point and range; how reals round may differ."""
+    alike = a.code_range == b.code_range and a.half_step == b.half_step and a.group_size == b.group_size
+    return alike and np.array_equal(a.scale, b.scale) and np.array_equal(a.zero_point, b.zero_point)
+
+
+def names(row: Row) -> tuple[str, ...]:
+    """Names of the activations that a row reads."""
+    return tuple(tensor.name for tensor in row.activations)
