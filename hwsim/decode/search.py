@@ -9,8 +9,9 @@ from functools import lru_cache
 import numpy as np
 
 from hwsim.config import parse_scalar
+from hwsim.decode.rows import Counts, DecodeSchedule
 from hwsim.decode.settings import DecodeSettings, SpeechStatistics
-from hwsim.decode.statistics import Counts, DecodeSchedule, schedule
+from hwsim.decode.statistics import schedule
 from hwsim.errors import HwsimError, nearest
 from hwsim.extract import Workload
 from hwsim.extract.rnnt import SearchNetworks, declare_search, emit_encoder

@@ -9,10 +9,10 @@ from typing import Literal
 
 from hwsim.errors import HwsimError, nearest
 
-Algorithm = Literal["greedy", "alsd", "tsd"]
+Algorithm = Literal["greedy", "alsd", "tsd", "maes"]
 LanguageModel = Literal["none", "shallow", "density-ratio"]
 
-_ALGORITHMS = ("greedy", "alsd", "tsd")
+_ALGORITHMS = ("greedy", "alsd", "tsd", "maes")
 _LANGUAGE_MODELS = {"none": 0, "shallow": 1, "density-ratio": 2}
 _SWITCHES = (
     "prediction_cache",
@@ -36,7 +36,8 @@ class DecodeSettings:
     """
 
     algorithm: Algorithm = "alsd"
-    """`greedy`, `alsd` (alignment-length synchronous) or `tsd` (time synchronous)."""
+    """`greedy`, `alsd` (alignment-length synchronous), `tsd` (time synchronous) or `maes` (modified adaptive
+    expansion)."""
     beam: int = 16
     """Hypotheses kept per step; 1 for greedy. 16 is one of the widths that the papers name."""
     u_max: int | None = None
@@ -49,6 +50,14 @@ class DecodeSettings:
     """
     expansions_per_frame: int = 2
     """TSD: joint calls per frame (v). The last one only adds blanks: a frame emits at most v - 1 labels."""
+    maes_steps: int = 2
+    """MAES: labels that a frame may emit at most."""
+    maes_alpha: int = 1
+    """MAES: how many labels longer a kept prefix may be to get the paths of a shorter one added; 0 adds none."""
+    maes_beta: int = 2
+    """MAES: a row expands to at most `beam + maes_beta` labels."""
+    maes_gamma: float = 2.3
+    """MAES: a row expands to the labels whose log probability is at most this below its best."""
     max_symbols_per_frame: int | None = None
     """Greedy: None lets a frame emit until it says blank, 1 moves to the next frame after any symbol."""
     lm: LanguageModel = "density-ratio"
@@ -86,6 +95,10 @@ class DecodeSettings:
             _integer("u_max", self.u_max, 0)
         _number("u_max_ratio", self.u_max_ratio, above=0.0)
         _integer("expansions_per_frame", self.expansions_per_frame, 2)
+        _integer("maes_steps", self.maes_steps, 1)
+        _integer("maes_alpha", self.maes_alpha, 0)
+        _integer("maes_beta", self.maes_beta, 0)
+        _number("maes_gamma", self.maes_gamma, at_least=0.0)
         if self.max_symbols_per_frame not in (None, 1) or isinstance(self.max_symbols_per_frame, bool):
             raise HwsimError(f"max_symbols_per_frame must be 1 or none, got {self.max_symbols_per_frame!r}")
         for name in _SWITCHES:
@@ -101,11 +114,34 @@ class DecodeSettings:
         """The most labels that this search can emit in `frames` frames; None when it has no limit."""
         if self.algorithm == "tsd":
             return (self.expansions_per_frame - 1) * frames
+        if self.algorithm == "maes":
+            return self.maes_steps * frames
         if self.algorithm == "greedy":
             return None if self.max_symbols_per_frame is None else frames
         if self.u_max is not None:
             return self.u_max
         return max(1, math.floor(self.u_max_ratio * frames + 0.5))
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Weights of language models in a search; natural logarithms. Raises HwsimError for a weight below 0.
+
+    Density ratio: log p + weight log p_external - source_weight log p_source + length_reward for each label.
+    Source: McDermott, Sak and Variani, ASRU 2019; the names mu, lambda and rho are of Saon et al. 2021.
+    """
+
+    weight: float = 0.5
+    """mu, of the external language model."""
+    source_weight: float = 0.3
+    """lambda, of the source language model, by which the transducer's own is taken off."""
+    length_reward: float = 0.0
+    """rho, for each label."""
+
+    def __post_init__(self) -> None:
+        _number("weight", self.weight, at_least=0.0)
+        _number("source_weight", self.source_weight, at_least=0.0)
+        _number("length_reward", self.length_reward)
 
 
 ASSUMED_STATISTICS = {

@@ -8,81 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
+from hwsim.decode.rows import Counts, DecodeSchedule, SearchRows, masked, scheduled
 from hwsim.decode.settings import DecodeSettings, SpeechStatistics
 from hwsim.errors import HwsimError
 
-Counts = npt.NDArray[np.int64]
-
 _SLACK = 1e-9  # keeps floor(i * total / steps) exact where the product is an integer up to rounding
-
-
-@dataclass(frozen=True)
-class DecodeTotals:
-    """Sums of a `DecodeSchedule` over its steps."""
-
-    steps: int
-    prediction_rows: int
-    prediction_calls: int
-    lm_rows: int
-    """Rows of each LM in use."""
-    lm_calls: int
-    """Calls of each LM in use."""
-    joint_rows: int
-    joint_calls: int
-    hypotheses: int
-
-
-@dataclass(frozen=True, eq=False)
-class DecodeSchedule:
-    """Rows and calls per step of one utterance; every field is a read-only `(steps,) int64`."""
-
-    frame: Counts
-    """Newest encoder frame that a row of this step may read, from 0; it never falls."""
-    prediction_rows: Counts
-    prediction_calls: Counts
-    """Separate batches at this step; 0 when there is no row."""
-    lm_rows: Counts
-    """Rows of each LM in use: shallow fusion runs one LM on them, the density ratio two."""
-    lm_calls: Counts
-    joint_rows: Counts
-    joint_calls: Counts
-    hypotheses: Counts
-    """Candidate scores that the host sorts and prunes; the top-k inside a row's softmax is not counted."""
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            getattr(self, field.name).setflags(write=False)
-
-    @property
-    def steps(self) -> int:
-        """Steps of the search; each is at least one joint call."""
-        return len(self.frame)
-
-    def totals(self) -> DecodeTotals:
-        """Sums over the steps."""
-        summed = {field.name: int(getattr(self, field.name).sum()) for field in fields(self)}
-        del summed["frame"]
-        return DecodeTotals(steps=self.steps, **summed)
-
-
-@dataclass(frozen=True)
-class _Search:
-    """What a search does whatever its switches; every field is `(steps,) int64`."""
-
-    frame: Counts
-    joint: Counts
-    new: Counts
-    """Rows whose label prefix was never evaluated before: misses of a prediction cache."""
-    extended: Counts
-    """Rows that are extended by labels, so that an LM must score them."""
-    extended_new: Counts
-    """Those of them whose prefix no LM has seen: misses of an LM cache."""
-    candidates: Counts
 
 
 def schedule(settings: DecodeSettings, statistics: SpeechStatistics) -> DecodeSchedule:
@@ -97,26 +31,13 @@ def schedule(settings: DecodeSettings, statistics: SpeechStatistics) -> DecodeSc
             f"labels must be at most {limit}, the most that this {settings.algorithm} search can emit"
             f" in {statistics.frames} frames, got {statistics.labels:g}"
         )
+    if settings.algorithm not in _SEARCHES:
+        raise HwsimError(f"algorithm must be {', '.join(_SEARCHES)} without a network that decodes, got maes")
     search = _SEARCHES[settings.algorithm](settings, statistics)
-    cached_prediction = settings.prediction_cache and not settings.masked_rows
-    cached_lm = settings.lm_cache and not settings.masked_rows
-    prediction = search.new if cached_prediction else search.joint
-    lm = search.extended_new if cached_lm else search.extended
-    if not settings.language_models:
-        lm = np.zeros_like(lm)
-    return DecodeSchedule(
-        frame=search.frame,
-        prediction_rows=prediction.copy(),
-        prediction_calls=_calls(prediction, settings.batched_prediction),
-        lm_rows=lm.copy(),
-        lm_calls=_calls(lm, settings.batched_lm),
-        joint_rows=search.joint.copy(),
-        joint_calls=_calls(search.joint, settings.batched_joint),
-        hypotheses=search.candidates,
-    )
+    return scheduled(settings, search)
 
 
-def _greedy(settings: DecodeSettings, statistics: SpeechStatistics) -> _Search:
+def _greedy(settings: DecodeSettings, statistics: SpeechStatistics) -> SearchRows:
     """One row per step: T + U steps, or T when a frame emits one symbol at most."""
     frames = statistics.frames
     if settings.max_symbols_per_frame == 1:
@@ -128,10 +49,10 @@ def _greedy(settings: DecodeSettings, statistics: SpeechStatistics) -> _Search:
         changed = (np.diff(frame) == 0).astype(np.int64)
     ones = np.ones_like(frame)
     new = _at_most(ones, _after_first(changed))
-    return _Search(frame, ones, new, ones, new, ones.copy())
+    return SearchRows(frame, ones, new, ones, new, ones.copy())
 
 
-def _alsd(settings: DecodeSettings, statistics: SpeechStatistics) -> _Search:
+def _alsd(settings: DecodeSettings, statistics: SpeechStatistics) -> SearchRows:
     """Step i reads frame i - labels. Up to step T + U the best hypothesis is alive; then a tail to T + u_max.
 
     In the tail every live row stands on the last frame. Its blank finishes it but still takes one of the
@@ -147,12 +68,12 @@ def _alsd(settings: DecodeSettings, statistics: SpeechStatistics) -> _Search:
     tail_rows = _spread(0.5 * beam * tail, tail)
     live = np.concatenate((_after_first(_spread(live_per_step * (body - 1), body - 1)), tail_rows))
     new = _at_most(live, np.concatenate((_after_first(_spread(found, body - 1)), tail_rows)))
-    joint = _masked(live, settings)
+    joint = masked(live, settings)
     frame = np.minimum(np.arange(body + tail, dtype=np.int64), frames - 1)
-    return _Search(frame, joint, new, joint, new, joint * (1 + min(beam, statistics.vocabulary)))
+    return SearchRows(frame, joint, new, joint, new, joint * (1 + min(beam, statistics.vocabulary)))
 
 
-def _tsd(settings: DecodeSettings, statistics: SpeechStatistics) -> _Search:
+def _tsd(settings: DecodeSettings, statistics: SpeechStatistics) -> SearchRows:
     """Every frame makes v joint calls: of the beam, then of its B best label extensions, v - 1 times.
 
     The rows of a frame's first call were evaluated in the frame before. The last call adds blanks only.
@@ -162,7 +83,7 @@ def _tsd(settings: DecodeSettings, statistics: SpeechStatistics) -> _Search:
     call = np.arange(frames * calls, dtype=np.int64) % calls
     joint = np.full(frames * calls, beam, dtype=np.int64)
     joint[0] = 1
-    joint = _masked(joint, settings)
+    joint = masked(joint, settings)
     extended = np.where(call < calls - 1, joint, 0)
     share = statistics.tsd_new_share
     # With v = 2 an LM meets a prefix when it has survived its frame, else at the call that found it.
@@ -171,7 +92,7 @@ def _tsd(settings: DecodeSettings, statistics: SpeechStatistics) -> _Search:
         met, lm_share = (call == 0) & (frame > 0), share * statistics.tsd_survival_share
     candidates = extended * min(beam, statistics.vocabulary)
     candidates[call == calls - 1] = joint.reshape(frames, calls).sum(axis=1)
-    return _Search(
+    return SearchRows(
         frame=frame,
         joint=joint,
         new=_discovered(joint, call > 0, share * beam, statistics.labels),
@@ -181,7 +102,7 @@ def _tsd(settings: DecodeSettings, statistics: SpeechStatistics) -> _Search:
     )
 
 
-_SEARCHES: dict[str, Callable[[DecodeSettings, SpeechStatistics], _Search]] = {
+_SEARCHES: dict[str, Callable[[DecodeSettings, SpeechStatistics], SearchRows]] = {
     "greedy": _greedy,
     "alsd": _alsd,
     "tsd": _tsd,
@@ -195,14 +116,6 @@ def _discovered(rows: Counts, where: npt.NDArray[np.bool_], per_step: float, lab
     found[where] = _spread(max(labels, per_step * count), count)
     found[0] = 1
     return _at_most(rows, found)
-
-
-def _masked(rows: Counts, settings: DecodeSettings) -> Counts:
-    return np.full_like(rows, settings.beam) if settings.masked_rows else rows
-
-
-def _calls(rows: Counts, batched: bool) -> Counts:
-    return np.minimum(rows, 1) if batched else rows.copy()
 
 
 def _rounded(labels: float) -> int:

@@ -222,7 +222,7 @@ def test_defaults_come_from_the_network_and_what_is_named_replaces_them() -> Non
         ("rnnt_swb300", {"beam": 0}, 9, "beam must be at least 1, got 0"),
         ("rnnt_swb300", {"algorithm": "greedy", "beam": 2}, 9, "beam must be 1 for greedy, got 2"),
         ("rnnt_swb300", {"algorithm": "asld"}, 9,
-         "algorithm must be greedy, alsd or tsd, got 'asld'; nearest: alsd, tsd"),
+         "algorithm must be greedy, alsd, tsd or maes, got 'asld'; nearest: alsd, tsd, maes"),
         ("rnnt_swb300", {"lm": "fusion"}, 9,
          "lm must be none, shallow or density-ratio, got 'fusion'; known: density-ratio, none, shallow"),
         ("rnnt_mlperf", {"lm": "shallow"}, 9,

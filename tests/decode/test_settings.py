@@ -20,8 +20,8 @@ from hwsim.errors import HwsimError
         ({"u_max": -1}, "u_max must be at least 0, got -1"),
         ({"u_max_ratio": 0.0}, "u_max_ratio must be above 0, got 0"),
         ({"u_max_ratio": math.nan}, "u_max_ratio must be a finite number, got nan"),
-        ({"algorithm": "alds"}, "algorithm must be greedy, alsd or tsd, got 'alds'; nearest: alsd"),
-        ({"algorithm": "greed"}, "algorithm must be greedy, alsd or tsd, got 'greed'; nearest: greedy"),
+        ({"algorithm": "alds"}, "algorithm must be greedy, alsd, tsd or maes, got 'alds'; nearest: alsd, maes"),
+        ({"algorithm": "greed"}, "algorithm must be greedy, alsd, tsd or maes, got 'greed'; nearest: greedy"),
         ({"lm": "shalow"}, "lm must be none, shallow or density-ratio, got 'shalow'; nearest: shallow"),
         (
             {"lm": "density_ratio"},

@@ -282,3 +282,10 @@ def test_more_labels_than_a_search_can_emit_is_a_message(settings: DecodeSetting
     with pytest.raises(HwsimError) as caught:
         schedule(settings, SpeechStatistics(40, 48.5))
     assert str(caught.value) == message
+
+
+def test_adaptive_expansion_needs_a_network() -> None:
+    with pytest.raises(
+        HwsimError, match=r"^algorithm must be greedy, alsd, tsd without a network that decodes, got maes$"
+    ):
+        schedule(DecodeSettings("maes", 4), SpeechStatistics(40, 4))
