@@ -70,24 +70,39 @@ def speech_statistics(workload: Workload, frames: int) -> SpeechStatistics:
 def utterance_trace(workload: Workload, settings: DecodeSettings, frames: int) -> Trace:
     """The operations of one utterance: encoder, hoisted projections, then every step of the search.
 
-    `frames` counts encoder input frames. Formats are fp32 until `Trace.with_precision` sets them.
+    `frames` counts encoder input frames; the rows of each step follow from statistics of speech. Formats are fp32
+    until `Trace.with_precision` sets them.
     """
-    if isinstance(frames, bool) or not isinstance(frames, int):
-        raise HwsimError(f"frames must be an integer, got {frames!r}")
-    if frames < 1:
-        raise HwsimError(f"frames must be at least 1, got {frames}")
+    _check_frames(frames)
+    return decode_trace(workload, settings, frames, schedule(settings, speech_statistics(workload, frames)))
+
+
+def decode_trace(workload: Workload, settings: DecodeSettings, frames: int, plan: DecodeSchedule) -> Trace:
+    """The operations of one utterance whose search evaluated the rows of `plan`, such as one that was decoded.
+
+    `frames` counts encoder input frames. Raises HwsimError for a plan of more frames than the encoder gives.
+    """
+    _check_frames(frames)
     _require_models(workload, settings)
-    statistics = speech_statistics(workload, frames)
-    plan = schedule(settings, statistics)
+    encoder_frames = workload.encoder_frames(frames)
+    if plan.frame.max(initial=0) >= encoder_frames:
+        raise HwsimError(f"a plan must read frames below {encoder_frames}, got {plan.frame.max()}")
     audio_s = workload.audio_seconds(frames)
     b = TraceBuilder(workload.name, {"workload": workload.name, "frames": frames, "audio_s": audio_s})
     encoder_out = emit_encoder(b, workload.spec.encoder, frames)
     rows = int(max(plan.joint_rows.max(), plan.prediction_rows.max(), plan.lm_rows.max(), 1))
-    networks = declare_search(b, workload.spec, encoder_out, statistics.frames, rows, _MODELS[settings.lm])
+    networks = declare_search(b, workload.spec, encoder_out, encoder_frames, rows, _MODELS[settings.lm])
     if settings.hoisted_encoder_projection:
-        networks.joint.project_encoder(b, encoder_out, statistics.frames, "encoder.projection")
+        networks.joint.project_encoder(b, encoder_out, encoder_frames, "encoder.projection")
     _emit_steps(b, workload, settings, plan, networks)
     return b.build()
+
+
+def _check_frames(frames: int) -> None:
+    if isinstance(frames, bool) or not isinstance(frames, int):
+        raise HwsimError(f"frames must be an integer, got {frames!r}")
+    if frames < 1:
+        raise HwsimError(f"frames must be at least 1, got {frames}")
 
 
 def _emit_steps(b: TraceBuilder, workload: Workload, settings: DecodeSettings, plan: DecodeSchedule,

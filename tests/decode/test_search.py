@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim.arch import load_arch
-from hwsim.decode import DecodeSettings, schedule
-from hwsim.decode.search import default_settings, speech_statistics, utterance_trace
+from hwsim.decode import DecodeSettings, SpeechStatistics, schedule
+from hwsim.decode.search import decode_trace, default_settings, speech_statistics, utterance_trace
 from hwsim.engine import run_trace
 from hwsim.errors import HwsimError
 from hwsim.extract import load_workload
@@ -261,3 +261,15 @@ def test_an_utterance_that_was_saved_and_loaded_takes_the_same_cycles(tmp_path: 
     assert mine.schedule.cycles == loaded.schedule.cycles
     assert np.array_equal(mine.schedule.end, loaded.schedule.end)
     assert np.array_equal(mine.energy_pj, loaded.energy_pj)
+
+
+def test_a_plan_of_its_own_is_recorded_as_it_is() -> None:
+    """The rows that a search evaluated, and no others, are those of the trace."""
+    workload = load_workload("rnnt_swb300")
+    settings = default_settings(workload, beam=4)
+    plan = schedule(settings, SpeechStatistics(20, 5))
+    trace = decode_trace(workload, settings, 20, plan)
+    assert rows(trace, "joint.output", Kind.MATMUL).tolist() == plan.joint_rows.tolist()
+    assert rows(trace, "prediction.embedding", Kind.LOOKUP).tolist() == plan.prediction_rows.tolist()
+    with pytest.raises(HwsimError, match=r"^a plan must read frames below 7, got 19$"):
+        decode_trace(workload, settings, 7, plan)
