@@ -165,6 +165,27 @@ class Vectors:
             start += layout.plane_bytes(plane)
         return byte
 
+    def stack(self, slab: Value, layout: Layout, chunk: Value, half: int, above: int) -> Value:
+        """Bytes whose lowest bits are the code of a chunk and, above it, those of as many chunks after it.
+
+        For layouts with `stacked_bits`. `unstacked` tells the sums of products with such bytes apart.
+        """
+        plane, depth = layout.planes[0], above + 1
+        vector = self.builder.mul(self.builder.udiv(chunk, number(plane.per_vector)), number(CHUNK_BYTES))
+        laid = self.load(self.at(slab, self.builder.add(vector, number(half * self.isa.vector_bytes))))
+        if plane.bits * depth == 8:
+            return laid
+        shift = self.builder.mul(self.builder.urem(chunk, number(plane.per_vector)), number(plane.bits))
+        laid = self.builder.lshr(laid, self.splat(self.builder.trunc(shift, I32)))
+        return self.builder.and_(laid, self.same(((1 << plane.bits * depth) - 1) * 0x01010101))
+
+    def unstacked(self, total: Value, below: Value | None, layout: Layout, above: int) -> Value:
+        """The sum for the uppermost code of `stack` alone, from its sum and that of the stack without it."""
+        plane = layout.planes[0]
+        if below is not None:
+            total = self.builder.ashr(self.builder.sub(total, below), self.same(plane.bits * above))
+        return self.builder.shl(total, self.same(plane.place))
+
     def table(self, pointer: Value, bits: int) -> Carried:
         """The registers that hold a table of 2^bits unsigned bytes; its memory is padded to 64."""
         if not bits:

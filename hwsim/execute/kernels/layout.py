@@ -64,10 +64,15 @@ class Layout:
 
     @property
     def unpacking(self) -> int:
-        """What putting a byte together takes: 0 nothing, 1 a shift and a mask, 2 several planes or a table."""
+        """What putting a byte together takes: 0 nothing, 1 a mask, 2 several planes or a table."""
         if self.table_bits or len(self.planes) > 1:
             return 2
         return int(self.planes[0].bits < 8)
+
+    @property
+    def stacked_bits(self) -> int:
+        """The bits of a code where a stored byte is nothing but such codes of several chunks, and 0 elsewhere."""
+        return self.planes[0].bits if self.unpacking == 1 else 0
 
     def plane_bytes(self, plane: Plane) -> int:
         """Stored bytes of one plane of a slab."""

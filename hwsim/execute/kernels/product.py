@@ -18,7 +18,7 @@ from hwsim.execute.kernels.tile import WORD_BYTES, row_sum, specification, tile
 
 Product = Callable[..., None]
 PANEL_BYTES = PANEL * WORD_BYTES
-RUN_DEPTH = 4096
+RUN_DEPTH = 4096  # stays in cache, and `tile` relies on no more
 
 
 @njit(cache=True, nogil=True)
@@ -63,7 +63,8 @@ def product(isa: Isa, base: str) -> Product:
         slabs = all_slabs // groups
         run = -(-slabs // -(-slabs // run_slabs))
         runs = -(-slabs // run)
-        sums, edge = np.empty((groups * runs, rows), np.int32), np.empty((1, rows, PANEL), np.int32)
+        # One kind of array and no `min`: each more that Numba has to compile takes up to 0.1 s.
+        sums, edge = np.empty((1, groups * runs, rows), np.int32), np.empty((1, rows, PANEL), np.int32)
         tiles, apart = -(-rows // max_rows), out.shape[0] > 1
         for panel in range(panels):
             left = columns - panel * PANEL
@@ -72,14 +73,15 @@ def product(isa: Isa, base: str) -> Product:
                 group, turn = part // runs, part % runs
                 layer = group if apart else 0
                 start = layer * rows * columns + panel * PANEL if left >= PANEL else 0
-                first, count = group * slabs + turn * run, min(run, slabs - turn * run)
+                first = group * slabs + turn * run
+                count = run if turn < runs - 1 else slabs - turn * run
                 row = 0
                 for step in range(tiles):
                     height = rows // tiles + (1 if step < rows % tiles else 0)
                     if panel == 0:
                         for one in range(row, row + height):
                             at = (one * all_slabs + first) * operand_bytes
-                            sums[part, one] = row_sum(spec, operand, at, count * operand_bytes)
+                            sums[0, part, one] = row_sum(spec, operand, at, count * operand_bytes)
                     tile(
                         spec, height, count,
                         operand, (row * all_slabs + first) * operand_bytes, all_slabs * operand_bytes,

@@ -2,16 +2,21 @@
 
 One Numba intrinsic, `tile`, written in LLVM for a machine and a layout. Its sums stay in registers for the
 whole run; packed codes are unpacked where they are used, and never written to memory.
+
+Codes of 4, 2 or 1 bits are hardly unpacked at all: where a byte is x + 16 y, a mask gives the sum of a·x, the byte
+as it is that of a·(x + 16 y), and one subtraction and shift at the end that of a·y (`emit.Vectors.stack`). Such a sum
+is below 2^31 as it stands, because a run of K is at most 4096 and 4096 * 128 * 255 is.
 """
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -96,7 +101,7 @@ def _write_columns(vectors: Vectors, lay: Layout, rows: int, first: Value, opera
         done = builder.mul(whole, number(chains))
         left = builder.sub(operands.slabs, done)
         folded = emit.loop(builder, left, folded, lambda index, carried: slab(builder.add(done, index), carried))
-    _write_sums(vectors, folded, width, first, operands)
+    _write_sums(vectors, _separated(vectors, lay, folded, width), width, first, operands)
 
 
 def _row(vectors: Vectors, base: Value, stride: Value, row: int) -> Value:
@@ -120,28 +125,56 @@ def _add_slab(
         )
         activations = [vectors.activation(vectors.at(start, at)) for start in starts]
         for register in range(width):
-            chunk, half = emit.chunk_of(first, quad, register, vectors)
-            byte = vectors.look_up(vectors.unpack(slab, lay, chunk, half), table, lay.table_bits)
-            operand = vectors.weights(byte)
+            operand = vectors.weights(_byte(vectors, lay, (slab, table, first), quad, (register, width)))
             for row, activation in enumerate(activations):
                 place = row * width + register
                 after[place] = vectors.dot(after[place], operand, activation)
     return after
 
 
+def _above(vectors: Vectors, lay: Layout, width: int, register: int) -> int:
+    """How many codes of the same tile stand below the register's in the bytes of `Vectors.stack`."""
+    per_chunk = emit.registers_per_chunk(vectors.isa)
+    return register // per_chunk % min(lay.planes[0].per_vector, width // per_chunk)
+
+
+def _byte(
+    vectors: Vectors, lay: Layout, inputs: tuple[Value, Carried, Value], quad: int, place: tuple[int, int]
+) -> Value:
+    """The weight bytes of a register, (which, of how many): exact ones, or stacked on others of the tile."""
+    slab, table, first = inputs
+    register, width = place
+    if not lay.stacked_bits:
+        chunk, half = emit.chunk_of(first, quad, register, vectors)
+        return vectors.look_up(vectors.unpack(slab, lay, chunk, half), table, lay.table_bits)
+    above = _above(vectors, lay, width, register)
+    lowest, half = emit.chunk_of(first, quad, register - above * emit.registers_per_chunk(vectors.isa), vectors)
+    return vectors.stack(slab, lay, lowest, half, above)
+
+
+def _separated(vectors: Vectors, lay: Layout, sums: Carried, width: int) -> Carried:
+    """The sums of every chunk for itself."""
+    if not lay.stacked_bits:
+        return sums
+    apart: Carried = []
+    for place, total in enumerate(sums):
+        above = _above(vectors, lay, width, place % width)
+        below = sums[place - emit.registers_per_chunk(vectors.isa)] if above else None
+        apart.append(vectors.unstacked(total, below, lay, above))
+    return apart
+
+
 def _write_sums(vectors: Vectors, sums: Carried, width: int, first: Value, operands: Operands) -> None:
     """out = sums - rowsum * offset when fresh, out += the same when not."""
-    builder, lanes = vectors.builder, vectors.isa.lanes
+    builder = vectors.builder
     column = builder.mul(first, number(CHUNK_COLUMNS * WORD_BYTES))
-    offsets = vectors.at(operands.offsets, column)
+    offsets, out = vectors.at(operands.offsets, column), vectors.at(operands.out, column)
     places, values = [], []
     for place, total in enumerate(sums):
-        row, at = place // width, place % width * lanes * WORD_BYTES
+        row, at = place // width, place % width * vectors.isa.vector_bytes
         row_sum = vectors.splat(vectors.load(vectors.at(operands.sums, row * WORD_BYTES), I32))
         values.append(builder.sub(total, builder.mul(row_sum, vectors.load(vectors.at(offsets, at)))))
-        places.append(
-            vectors.at(_row(vectors, operands.out, operands.out_stride, row), builder.add(column, number(at)))
-        )
+        places.append(vectors.at(_row(vectors, out, operands.out_stride, row), at))
     with builder.if_else(operands.fresh) as (then, otherwise):
         with then:
             for value, to in zip(values, places, strict=True):
@@ -159,9 +192,25 @@ def _write(builder: Value, isa: Isa, lay: Layout, rows: Value, operands: Operand
         block = builder.append_basic_block(f"rows_{count}")
         switch.add_case(number(count), block)
         builder.position_at_end(block)
-        _write_rows(Vectors(builder, isa), lay, count, operands)
+        if isa.chains[count - 1] > 1:
+            _call_rows(builder, isa, lay, count, operands)
+        else:
+            _write_rows(Vectors(builder, isa), lay, count, operands)
         builder.branch(done)
     builder.position_at_end(done)
+
+
+def _call_rows(builder: Value, isa: Isa, lay: Layout, rows: int, operands: Operands) -> None:
+    """`_write_rows` in a function of its own: several chains have many addresses, which find no registers inline."""
+    arguments = [getattr(operands, field.name) for field in fields(Operands)]
+    kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+    function = ir.Function(builder.module, kind, builder.module.get_unique_name(f"tile_{rows}"))
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    inside = ir.IRBuilder(function.append_basic_block())
+    _write_rows(Vectors(inside, isa), lay, rows, Operands(*function.args))
+    inside.ret_void()
+    builder.call(function, arguments)
 
 
 def _tile(
