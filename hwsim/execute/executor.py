@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from hwsim.errors import HwsimError, nearest
-from hwsim.execute.operations import read_operations
-from hwsim.execute.operations.base import INPUT, Array, Network, Parameters, Run
-from hwsim.execute.operations.recurrent import Recurrence
-from hwsim.execute.projection import AnyProjection, Sums, storage
+from hwsim.execute.operations import COPIES, read_operations
+from hwsim.execute.operations.base import INPUT, Array, Network, Operation, Parameters, Run
+from hwsim.execute.operations.constant import Constant
+from hwsim.execute.operations.recurrent import Recurrence, Step
+from hwsim.execute.projection import AnyProjection, Coding, Sums, storage
 from hwsim.execute.recurrence import LstmRules
 from hwsim.execute.semantics import TRAINING, Semantics
-from hwsim.numerics.quantizers import Quantizer
 from hwsim.numerics.rounding import Reals
-from hwsim.trace import Role, Tensor, Trace
+from hwsim.trace import Function, Kind, Role, Tensor, Trace
 
 Outputs = dict[str, Array]
+ROW_WISE = (Kind.MATMUL, Kind.LSTM, Kind.GRU, Kind.LOOKUP, Kind.ELEMENTWISE, Kind.SOFTMAX, Kind.NORM)
+NOT_ROW_WISE = (Function.SCORES, Function.CONTEXT, Function.RELATIVE_ADD, Function.PROBABILITIES)
 
 
 class Executable:
@@ -26,7 +28,10 @@ class Executable:
     `codes`: by tensor name, the integer codes of weights and embedding tables that have a quantizer, and reals for
     those that have none; biases are reals. `quantizers`: by tensor name, the grids of weights and of activations;
     an activation without one stays a real (float64). `"<weight>.input"` is the grid on which a product takes its
-    activations when they are stored on another one, or as reals.
+    activations when they are stored on another one, or as reals. Codes (or reals) of an activation that no operation
+    writes make it a constant, not an input. In a trace with a precision, weights and activations
+    of format fp16 without a quantizer are halves: products as in `reference.half`, summed in float32 in the order of K;
+    other operations in float64, rounded to half where the result is stored.
     `rules`: what an LSTM does between its gate sums and its states. `semantics`: the machine's rules for sums; others
     than `training` run through the readable reference, step by step, and are slow.
 
@@ -34,6 +39,7 @@ class Executable:
     profile with an integer bias requantizes the sum instead (`reference.linear`). Element-wise functions are computed
     in the order of the training graph. LSTM: (y_x) + (y_h), tables, c real or on a grid, h on its grid
     (`reference.recurrent`). Softmax without a function is its logarithm.
+    Under the profile `tflite-lstm` LSTMs are those of LiteRT (`reference.lstm_8x8_16`).
     Raises HwsimError for operations that are not executed, missing or surplus names and codes out of range.
     """
 
@@ -41,7 +47,7 @@ class Executable:
         self,
         trace: Trace,
         codes: Mapping[str, Array],
-        quantizers: Mapping[str, Quantizer],
+        quantizers: Mapping[str, Coding],
         *,
         rules: LstmRules | None = None,
         semantics: Semantics = TRAINING,
@@ -51,12 +57,16 @@ class Executable:
         self.trace = trace
         self.network = Network(tensors, dict(quantizers), rules or LstmRules(), semantics)
         self.operations = read_operations(trace, Parameters(self.network, codes))
-        for name, quantizer in quantizers.items():
+        for name in quantizers:
             if name in tensors and tensors[name].role != Role.WEIGHT:
-                storage(quantizer)
+                storage(self.network.quantizer(name))
+        self._loops = tuple(operation for operation in self.operations if isinstance(operation, Recurrence))
+        self._inputs, self._outputs = _inputs(self.operations), _outputs(self.operations)
+        constants = any(name in tensors and tensors[name].role == Role.ACTIVATION for name in codes)
+        self._rows = None if constants else _rows(trace)
 
     @property
-    def quantizers(self) -> Mapping[str, Quantizer]:
+    def quantizers(self) -> Mapping[str, Coding]:
         """The grids that it was given, by name."""
         return self.network.quantizers
 
@@ -73,29 +83,31 @@ class Executable:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names that `run` must be given: what an operation reads and none before it writes."""
-        read: dict[str, None] = {}
-        written: set[str] = set()
-        for operation in self.operations:
-            read.update((name, None) for name in operation.reads if name not in written)
-            written.update(operation.writes)
-        return tuple(read)
+        return self._inputs
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names that `run` returns: all that operations write but the gate sums of LSTM layers."""
-        gates = {name for loop in self._loops for name in loop.reads}
-        names = (name for operation in self.operations for name in operation.writes)
-        return tuple(dict.fromkeys(name for name in names if name not in gates))
+        """Names that `run` returns: all that operations write but the gate sums of recurrent layers."""
+        return self._outputs
+
+    @property
+    def rows(self) -> int | None:
+        """The most rows of the inputs, when `run` takes fewer as well; None when it takes the trace's own number.
+
+        All operations must work row by row, such as a step of a search, or be recurrent loops over the rows, such as
+        an encoder's over frames; where frames are stacked, their number must be a multiple.
+        """
+        return self._rows
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Names of the cell states of recurrent layers, of which `run` returns the last."""
-        return tuple(d.c for loop in self._loops for d in loop.directions)
+        """Names of the cell states of recurrent loops, of which `run` returns the last."""
+        return tuple(d.c for loop in self._loops for d in loop.directions if d.c is not None)
 
     @property
     def states(self) -> dict[str, str]:
         """The hidden state beside each cell state, by its name."""
-        return {d.c: d.h for loop in self._loops for d in loop.directions}
+        return {d.c: d.h for loop in self._loops for d in loop.directions if d.c is not None}
 
     @property
     def reversed_outputs(self) -> tuple[str, ...]:
@@ -111,17 +123,24 @@ class Executable:
         """Codes (or reals) of weights, biases and tables: with `quantizers` what an equal executable is built from."""
         return {name: found for operation in self.operations for name, found in operation.parameters().items()}
 
-    def run(self, inputs: Mapping[str, Array], forced: Mapping[str, Array] | None = None) -> Outputs:
-        """Execute: codes (in their storage type) of every output with a quantizer, float64 of the others.
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        forced: Mapping[str, Array] | None = None,
+        states: Mapping[str, Array] | None = None,
+    ) -> Outputs:
+        """Execute: codes (in their storage type) of every output with a quantizer, float64 or halves of the others.
 
-        `inputs`: by name, of the tensor's shape: integer codes, or reals that are quantized here; labels for an
-        embedding. `forced` is teacher forcing: each operation reads these tensors in place of what came out before
-        it, a recurrent layer at every time step; with the cell states `c` of every step, (T, H) reals, those too.
-        An LSTM's `h` is (T, H), its `c` the last one (1, H). Raises HwsimError for names, shapes and types that do
-        not fit, and for NaN.
+        `inputs`: by name, of the tensor's shape, or of fewer rows, see `rows`: integer codes, or reals that are
+        quantized here; labels for an embedding. `forced` is teacher forcing: each operation reads these tensors in
+        place of what came out before it, a recurrent layer at every time step; with the cell states `c` of every
+        step, (T, H) reals or codes, those too. A loop's `h` is (T, H), its `c` the last one (1, H). Outside a loop the
+        states of before are inputs, and the new ones outputs of the same names. `states`: of forward loops before their
+        first step, h and c (1, H) by name, where they are not zero: a stream goes on where its last piece ended.
+        Raises HwsimError for names, shapes and types that do not fit, and for NaN.
         """
-        written = self._run(inputs, forced, None).written
-        return {name: value for name, value in written.items() if not isinstance(value, Sums)}
+        written = self._run(inputs, forced, None, states).written
+        return {name: written[name] for name in self._outputs}
 
     def unrounded(self, inputs: Mapping[str, Array], forced: Mapping[str, Array]) -> dict[str, Reals]:
         """Every output with a grid before it was rounded, in steps of the grid, float64: ties lie at halves.
@@ -133,8 +152,9 @@ class Executable:
         return steps
 
     def _run(
-        self, inputs: Mapping[str, Array], forced: Mapping[str, Array] | None, steps: dict[str, Reals] | None
-    ) -> Run:
+        self, inputs: Mapping[str, Array], forced: Mapping[str, Array] | None, steps: dict[str, Reals] | None,
+        states: Mapping[str, Array] | None = None,
+    ) -> Run:  # fmt: skip
         known, network = self.inputs, self.network
         unknown = [name for name in inputs if name not in known]
         missing = [name for name in known if name not in inputs]
@@ -142,11 +162,13 @@ class Executable:
             raise HwsimError(f"unknown input '{unknown[0]}'{nearest(unknown[0], known)}")
         if missing:
             raise HwsimError(f"inputs must hold {', '.join(known)}, got no {missing[0]}")
-        values = {name: network.accept(name, np.asarray(array)) for name, array in inputs.items()}
+        given = {name: np.asarray(array) for name, array in inputs.items()}
+        share = None if self._rows is None else (_given_rows(given, network.tensors, self._rows), self._rows)
+        values = {name: network.accept(name, array, share) for name, array in given.items()}
         teacher = None
         if forced is not None:
-            teacher = {name: network.accept(name, np.asarray(array)) for name, array in forced.items()}
-        run = Run(network, values, teacher, steps)
+            teacher = {name: network.accept(name, np.asarray(array), share) for name, array in forced.items()}
+        run = Run(network, values, teacher, steps, self._first(states or {}))
         for operation in self.operations:
             operation.run(run)
         for name in self.outputs:
@@ -154,19 +176,77 @@ class Executable:
                 run.written[name] = run.written[name].values()
         return run
 
+    def _first(self, states: Mapping[str, Array]) -> dict[str, Array]:
+        """States before the first step, as they are stored. Raises HwsimError for other names and shapes."""
+        known = {name: d.gates.h for loop in self._loops for d in loop.directions for name in d.gates.states}
+        first = {}
+        for name, array in states.items():
+            if name not in known:
+                raise HwsimError(f"unknown state '{name}'{nearest(name, known)}")
+            first[name] = np.asarray(array)
+            wanted = (1, self.network.tensors[known[name]].shape[-1])
+            if first[name].shape != wanted:
+                raise HwsimError(f"{name}: the state must be of shape {wanted}, got {first[name].shape}")
+        return first
+
     def dequantize(self, name: str, codes: Array) -> Reals:
         """Reals of a tensor, float64: the values of its codes, or what it holds when it has no quantizer."""
         return self.network.reals(name, codes)
 
-    @property
-    def _loops(self) -> list[Recurrence]:
-        return [operation for operation in self.operations if isinstance(operation, Recurrence)]
 
-
-def _check_names(
-    tensors: Mapping[str, Tensor], codes: Mapping[str, Array], quantizers: Mapping[str, Quantizer]
-) -> None:
+def _check_names(tensors: Mapping[str, Tensor], codes: Mapping[str, Array], quantizers: Mapping[str, Coding]) -> None:
     for what, names in (("codes", codes), ("quantizers", quantizers)):
         for name in names:
             if name.removesuffix(INPUT) not in tensors and name not in tensors:
                 raise HwsimError(f"{what}: unknown tensor '{name}'{nearest(name, tensors)}")
+
+
+def _inputs(operations: Sequence[Operation]) -> tuple[str, ...]:
+    read: dict[str, None] = {}
+    written: set[str] = set()
+    for operation in operations:
+        read.update((name, None) for name in operation.reads if name not in written)
+        written.update(operation.writes)
+    return tuple(read)
+
+
+def _outputs(operations: Sequence[Operation]) -> tuple[str, ...]:
+    gates: set[str] = set()
+    for operation in operations:
+        if isinstance(operation, Recurrence):
+            gates.update(operation.reads)
+        elif isinstance(operation, Step):
+            gates.update((operation.gates.x, operation.gates.h_sums))
+    made = (operation for operation in operations if not isinstance(operation, Constant))
+    names = (name for operation in made for name in operation.writes)
+    return tuple(dict.fromkeys(name for name in names if name not in gates))
+
+
+def _rows(trace: Trace) -> int | None:
+    """The most rows, when every operation outside loops works row by row on that many or on an even share of them."""
+    counted = ~np.isin(trace.kind, COPIES)
+    outside = counted & (trace.loop < 0)
+    if not outside.any():
+        return None
+    most = int(trace.m[outside].max())
+    by_row = np.isin(trace.kind, ROW_WISE) & ~np.isin(trace.function, NOT_ROW_WISE)
+    if not by_row[counted].all() or (most % np.maximum(trace.m[outside], 1)).any():
+        return None
+    owner = np.repeat(np.arange(len(trace)), np.diff(trace.operand_ptr))
+    touched = {int(tensor) for tensor in trace.operand_tensor[outside[owner] & (trace.operand_elements > 0)]}
+    tensors = [trace.tensors[at] for at in touched]
+    parameters = (Role.WEIGHT, Role.BIAS)
+    return most if all(most % t.shape[0] == 0 for t in tensors if t.role not in parameters) else None
+
+
+def _given_rows(inputs: Mapping[str, Array], tensors: Mapping[str, Tensor], most: int) -> int:
+    """The rows of the inputs that have one for each. Raises HwsimError when they differ, or there are too many."""
+    whole = [name for name in inputs if name in tensors and tensors[name].shape[0] == most] or list(inputs)
+    counts = {name: inputs[name].shape[0] if inputs[name].ndim else 0 for name in whole}
+    first = whole[0]
+    for name, count in counts.items():
+        if not 1 <= count <= most:
+            raise HwsimError(f"{name}: must have 1 to {most} rows, got {count}")
+        if count != counts[first]:
+            raise HwsimError(f"{name}: must have the rows of {first}, {counts[first]}, got {count}")
+    return counts[first]

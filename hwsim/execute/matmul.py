@@ -76,19 +76,39 @@ def matmul_wide(activation_codes: Integers, packed: PackedWeights, *, path: str 
     return high.astype(np.int64) * 256 + low
 
 
-def group_products(activation_codes: Integers, packed: PackedWeights, *, path: str | None = None) -> Int32:
-    """The partial products of each scale group along K, not yet added: (G, M, N) int32.
+def group_products(activation_codes: Integers, packed: PackedWeights, *, path: str | None = None) -> Integers:
+    """The partial products of each scale group along K, not yet added: (G, M, N) int32, int64 of int16 activations.
 
-    `activation_codes`: (M, K) int8. Group g is K from g * K/G to (g + 1) * K/G; the groups add to `matmul`.
-    Raises HwsimError as `matmul`; a format without groups has one.
+    `activation_codes`: (M, K). Group g is K from g * K/G to (g + 1) * K/G; the groups add to `matmul`, or to
+    `matmul_wide` for int16. Raises HwsimError as those do; a format without groups has one.
     """
-    if _check(activation_codes, packed) != INT8:
-        raise HwsimError(f"activation codes of group products must be int8, got {activation_codes.dtype}")
-    if LARGEST[INT8] * packed.largest_sum > INT32_MAX:
+    kind = _check(activation_codes, packed)
+    if kind == INT16:
+        if LARGEST[UINT8] * packed.largest_sum > INT32_MAX:
+            raise HwsimError(_overflow(packed, LARGEST[UINT8], "each byte of the activations"))
+        bytes_ = _bytes(activation_codes)
+        rows = len(activation_codes)
+        parts = _group_products(bytes_, packed, path)
+        low = parts[:, rows:].astype(np.int64) + 128 * _group_sums(packed, path)
+        return parts[:, :rows].astype(np.int64) * 256 + low
+    if LARGEST[kind] * packed.largest_sum > INT32_MAX:
         _check_overflow(activation_codes, packed)
-    out = np.empty((packed.groups, activation_codes.shape[0], packed.shape[1]), np.int32)
-    _multiply(activation_codes, packed, path, out)
+    if kind == INT8:
+        return _group_products(activation_codes, packed, path)
+    signed = (activation_codes ^ np.uint8(128)).view(np.int8)
+    return _group_products(signed, packed, path) + np.int32(128) * _group_sums(packed, path)
+
+
+def _group_products(activations: Integers, packed: PackedWeights, path: str | None) -> Int32:
+    """int8 activations."""
+    out = np.empty((packed.groups, len(activations), packed.shape[1]), np.int32)
+    _multiply(activations, packed, path, out)
     return out
+
+
+def _group_sums(packed: PackedWeights, path: str | None) -> Int32:
+    """Sums of each column of weights in each group, (G, 1, N)."""
+    return _group_products(np.ones((1, packed.shape[0]), np.int8), packed, path)
 
 
 @lru_cache
@@ -117,12 +137,19 @@ def _multiply(activations: Integers, packed: PackedWeights, path: str | None, ou
 def _halves(activations: Integers, packed: PackedWeights, path: str | None) -> tuple[Int32, Int32]:
     """Products of the upper and of the lower byte of int16 activations: a = 256 * high + low, low from 0 to 255."""
     rows = len(activations)
-    bytes_ = np.empty((2 * rows, activations.shape[1]), np.int8)
-    bytes_[:rows] = activations >> 8
-    bytes_[rows:] = ((activations & 255) - 128).astype(np.int8)
+    bytes_ = _bytes(activations)
     out = np.empty((1, 2 * rows, packed.shape[1]), np.int32)
     _multiply(bytes_, packed, path, out)
     return out[0, :rows], out[0, rows:] + np.int32(128) * packed.column_sums
+
+
+def _bytes(activations: Integers) -> Integers:
+    """Upper bytes of int16 above lower bytes less 128, (2 M, K) int8."""
+    rows = len(activations)
+    bytes_ = np.empty((2 * rows, activations.shape[1]), np.int8)
+    bytes_[:rows] = activations >> 8
+    bytes_[rows:] = ((activations & 255) - 128).astype(np.int8)
+    return bytes_
 
 
 def _check(activations: Integers, packed: PackedWeights) -> str:

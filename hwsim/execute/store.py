@@ -9,6 +9,7 @@ import io
 import json
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ import numpy as np
 
 from hwsim.errors import HwsimError
 from hwsim.execute.executor import Executable
+from hwsim.execute.operations.base import Array
+from hwsim.execute.projection import Coding
 from hwsim.execute.recurrence import LstmRules
 from hwsim.execute.semantics import PROFILES, Semantics, profile
+from hwsim.numerics.codebook import Codebook
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.numerics.tables import Table, fixed_table
 from hwsim.trace.store import decode_array, encode_array, pack_trace, read_checked, seal, unpack_trace, write_whole
@@ -71,15 +75,39 @@ def load_executable(path: str | Path, semantics: Semantics | None = None) -> Exe
         if header["hwsim_executable"] != VERSION:
             raise HwsimError(f"{path}: executable version must be {VERSION}, got {header['hwsim_executable']}")
         trace = unpack_trace(archive.read(_TRACE), path)
-        codes = {name: decode_array(archive.read(f"{at}.npy")) for at, name in enumerate(header["arrays"])}
-    rules = header["rules"]
-    sigmoid, tanh = (_table_from_json(rules[name], path) for name in ("sigmoid", "tanh"))
-    grids = {name: Quantizer(**values) for name, values in header["quantizers"].items()}
-    own = LstmRules(sigmoid, tanh, rules["gate_order"])
-    return Executable(trace, codes, grids, rules=own, semantics=semantics or profile(header["semantics"]))
+        rules = header["rules"]
+        sigmoid, tanh = (_table_from_json(rules[name], path) for name in ("sigmoid", "tanh"))
+        grids = {name: _grid_from_json(values) for name, values in header["quantizers"].items()}
+        own = LstmRules(sigmoid, tanh, rules["gate_order"])
+        codes = _Codes(archive, header["arrays"])
+        return Executable(trace, codes, grids, rules=own, semantics=semantics or profile(header["semantics"]))
 
 
-def _grid_to_json(grid: Quantizer) -> dict[str, Any]:
+class _Codes(Mapping[str, Array]):
+    """The arrays of a file, each decoded when it is asked for: unpacked, all at once are twice an INT4 network."""
+
+    def __init__(self, archive: zipfile.ZipFile, names: Sequence[str]) -> None:
+        self._archive = archive
+        self._places = {name: at for at, name in enumerate(names)}
+
+    def __getitem__(self, name: str) -> Array:
+        return decode_array(self._archive.read(f"{self._places[name]}.npy"))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def _grid_from_json(values: dict[str, Any]) -> Coding:
+    return Codebook(**values) if "table" in values else Quantizer(**values)
+
+
+def _grid_to_json(grid: Coding) -> dict[str, Any]:
     values = {field.name: getattr(grid, field.name) for field in fields(grid)}
     return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,10 +63,15 @@ def test_attention() -> None:
     np.testing.assert_array_equal(part.run(q, k, v, mask), expected)
 
 
-def test_attention_refuses_zero_points() -> None:
-    unit = quantizer(1.0)
-    with pytest.raises(HwsimError, match="query, key and value must have no zero point"):
-        Attention(quantizer(1.0, zero=1), unit, unit, unit, unit)
+def test_zero_points_of_attention() -> None:
+    """The same reals whatever the zero points: queries, keys and values moved by theirs."""
+    rng = np.random.default_rng(4)
+    q, k, v = (rng.integers(-60, 60, (2, 7, 5)) for _ in range(3))
+    plain = Attention(*(quantizer(s) for s in (0.03, 0.04, 0.05)), quantizer(0.06), quantizer(0.013))
+    moved = replace(plain, query=quantizer(0.03, zero=9), key=quantizer(0.04, zero=-60), value=quantizer(0.05, zero=7))
+    np.testing.assert_array_equal(moved.run(q + 9, k - 60, v + 7), plain.run(q, k, v))
+    with pytest.raises(HwsimError, match="a product of activations must have one scale and a level at zero"):
+        replace(plain, key=Quantizer(np.ones(5), 8)).run(q, k, v)
 
 
 def test_log_softmax() -> None:

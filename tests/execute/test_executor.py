@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +15,7 @@ from numpy.typing import NDArray
 
 from hwsim.errors import HwsimError
 from hwsim.execute.executor import Executable
-from hwsim.execute.recurrence import LstmRules, compiled
+from hwsim.execute.recurrence import LstmRules, StateGrids, compiled
 from hwsim.execute.reference.linear import linear
 from hwsim.execute.reference.recurrent import IntegerProjection, LstmLayer, Pointwise, run_bidirectional
 from hwsim.execute.semantics import Semantics
@@ -24,6 +28,7 @@ from hwsim.trace import Function, Kind, Role, Trace, TraceBuilder
 from hwsim.trace.builder import Operand
 
 Array = NDArray[Any]
+ROOT = Path(__file__).resolve().parents[2]
 FRAMES, INPUTS, CELLS = 37, 21, 45
 X = "encoder.input.features"
 SPEC = EncoderSpec(input=INPUTS, layers=2, cells=CELLS, bidirectional=True, source="test")
@@ -143,7 +148,7 @@ def test_groups_and_real_layers_take_the_readable_path() -> None:
     codes[name] = grids[name].quantize(reals)
     x = np.random.default_rng(5).standard_normal((9, 32))
     executable = Executable(trace, codes, grids)
-    assert not compiled(executable.projections[name], grids["encoder.layer0.h"], None, LstmRules())
+    assert not compiled(executable.projections[name], StateGrids(grids["encoder.layer0.h"]), LstmRules())
     as_codes = executable.run({X: x})["encoder.layer0.h"]
     del grids["encoder.layer0.wx"]
     codes["encoder.layer0.wx"] = np.zeros((32, 256))
@@ -222,7 +227,8 @@ def test_what_it_refuses() -> None:
     for inputs, message in (
         ({"x": x}, "unknown input 'x'"),
         ({}, "inputs must hold encoder.input.features, got no"),
-        ({X: x[1:]}, r"must be of shape \(37, 21\), got \(36, 21\)"),
+        ({X: np.zeros((38, 21))}, "must have 1 to 37 rows, got 38"),
+        ({X: x[:, 1:]}, r"must be of shape \(37, 21\), got \(37, 20\)"),
         ({X: x * np.nan}, "values must be finite"),
         ({X: np.full(x.shape, 8)}, "must be -7 to 7, got 8"),
     ):
@@ -252,3 +258,35 @@ def test_weights_stay_packed() -> None:
     stored = sum(p.packed.nbytes for p in executable.projections.values())  # type: ignore[union-attr]
     assert 8 * stored <= 1.3 * bits
     assert all(p.codes is None for p in executable.projections.values())  # type: ignore[union-attr]
+
+
+CACHED = """
+import sys
+import numpy as np
+from dataclasses import replace
+from hwsim.execute import matmul, pack
+from hwsim.execute.executor import Executable
+from hwsim.execute.semantics import TRAINING
+from hwsim.numerics.calibration import BoundAware, Sawb
+from tests.execute.test_executor import INPUTS, FRAMES, encoder, parameters
+for base in sys.argv[1:]:
+    matmul(np.ones((1, 64), np.int8), pack(np.ones((64, 64), np.int8), base))
+trace = encoder()
+given = parameters(trace, Sawb(8), BoundAware(1.0, 8).calibrate(), BoundAware(1.25, 8).calibrate())
+x = {"encoder.input.features": np.random.default_rng(0).standard_normal((FRAMES, INPUTS))}
+readable = Executable(trace, *given, semantics=replace(TRAINING, name="readable"))
+fast, slow = Executable(trace, *given).run(x), readable.run(x)
+print(sum(int((fast[name] != slow[name]).sum()) for name in fast if name.endswith("h")))
+"""
+
+
+def test_compiled_code_of_another_process_calls_its_own_product(tmp_path: Path) -> None:
+    """A loop from the cache on disk, in a process that has met products in other layouts before."""
+    wrong = []
+    for before in ([], ["int8", "int2"]):
+        done = subprocess.run(
+            [sys.executable, "-c", CACHED, *before], capture_output=True, text=True, check=True, cwd=ROOT,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+        )  # fmt: skip
+        wrong.append(done.stdout.strip())
+    assert wrong == ["0", "0"]

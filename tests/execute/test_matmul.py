@@ -123,8 +123,12 @@ def test_zero_points_and_groups(
     np.testing.assert_array_equal(packed.column_sums, weights.sum(axis=0))
     activations = rng.integers(-128, 128, (7, group * groups)).astype(np.int8)
     assert_equal(activations, packed, weights, path)
-    apart = group_products(activations, packed, path=path)
-    np.testing.assert_array_equal(apart, reference.group_products(activations, weights, packed.groups))
+    for dtype in (np.int8, np.uint8, np.int16):
+        span = np.iinfo(dtype)
+        given = rng.integers(span.min, span.max, activations.shape, dtype, endpoint=True)
+        given[0] = span.min
+        apart = group_products(given, packed, path=path)
+        np.testing.assert_array_equal(apart, reference.group_products(given, weights, packed.groups))
 
 
 def test_strided_activations_and_a_given_output() -> None:

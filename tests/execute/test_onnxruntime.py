@@ -13,9 +13,10 @@ from hwsim.execute.reference.pointwise import add, multiply
 from hwsim.execute.semantics import PROFILES
 from hwsim.numerics.calibration import MinMax
 from hwsim.numerics.quantizers import Quantizer
+from hwsim.validate.oracles.onnxruntime_products import session
 
 onnx = pytest.importorskip("onnx")
-runtime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
@@ -39,12 +40,8 @@ def model(operator: str, inputs: dict[str, np.ndarray], outputs: list[Any], **at
 
 
 def run(operator: str, inputs: dict[str, np.ndarray], outputs: list[Any], **attributes: Any) -> list[np.ndarray]:
-    options = runtime.SessionOptions()
-    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
     content = model(operator, inputs, outputs, **attributes).SerializeToString()
-    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return [np.asarray(y) for y in session.run(None, {name: np.asarray(a) for name, a in inputs.items()})]
+    return [np.asarray(y) for y in session(content).run(None, {name: np.asarray(a) for name, a in inputs.items()})]
 
 
 def quantizers(zeros: tuple[int, int, int], scales: tuple[Any, Any, Any]) -> list[Quantizer]:

@@ -50,7 +50,6 @@ def product(isa: Isa, base: str) -> Product:
     paired, max_rows = isa.paired, isa.max_rows(layout.unpacking)
     operand_bytes = layout.slab_depth * (2 if paired else 1)
 
-    @njit(cache=True, nogil=True)
     def multiply(activations: Any, weights: Any, offsets: Any, table: Any, out: Any) -> None:
         # Loops over elements and not slices: an assignment of a slice takes Numba 1.5 s to compile.
         groups, rows, columns = offsets.shape[0], activations.shape[0], out.shape[2]
@@ -97,4 +96,7 @@ def product(isa: Isa, base: str) -> Product:
                         for n in range(left):
                             out[layer, m, panel * PANEL + n] = edge[0, m, n]
 
-    return multiply
+    # Symbols of a process that have one name are one: code from the disk cache would call another layout's product.
+    multiply.__qualname__ = f"multiply_{spec.replace(' ', '_')}"
+    compiled: Product = njit(cache=True, nogil=True)(multiply)
+    return compiled

@@ -12,15 +12,29 @@ import numpy.typing as npt
 
 from hwsim.errors import HwsimError, nearest
 from hwsim.execute.operations.row import Row
-from hwsim.execute.projection import AnyProjection, Sums, projection, real_projection, storage
-from hwsim.execute.recurrence import LstmRules
+from hwsim.execute.projection import (
+    AnyProjection,
+    Coding,
+    Sums,
+    half_projection,
+    narrow_codes,
+    projection,
+    real_projection,
+    storage,
+)
+from hwsim.execute.recurrence import Grid, LstmRules, stored
+from hwsim.execute.reference.half import Halves, half_round
+from hwsim.execute.reference.linear import to_codes
 from hwsim.execute.semantics import Semantics
-from hwsim.numerics.quantizers import Quantizer, check_codes
-from hwsim.numerics.rounding import Reals
+from hwsim.numerics import NumberFormat
+from hwsim.numerics.codebook import Codebook
+from hwsim.numerics.quantizers import Quantizer
+from hwsim.numerics.rounding import Integers, Reals
 from hwsim.trace import Role, Tensor
 
 Array = npt.NDArray[Any]
 INPUT = ".input"
+FP16 = "fp16"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,32 +42,60 @@ class Network:
     """What the operations of an executable share: tensors and grids by name, the machine's rules."""
 
     tensors: Mapping[str, Tensor]
-    quantizers: Mapping[str, Quantizer]
+    quantizers: Mapping[str, Coding]
     rules: LstmRules
     semantics: Semantics
 
     def grid(self, name: str) -> Quantizer | None:
-        """The quantizer of a tensor, None when it holds reals."""
-        return self.quantizers.get(name)
+        """The quantizer of an activation or a state, None when it holds reals."""
+        found = self.quantizers.get(name)
+        if isinstance(found, Codebook):
+            raise HwsimError(f"{name}: only the weights of a product must have a codebook")
+        return found
 
-    def accept(self, name: str, array: Array) -> Array:
-        """A tensor that the user gives, checked and as it is stored: codes, labels, or reals, quantized here."""
+    def quantizer(self, name: str) -> Quantizer:
+        """The quantizer of an activation or a state that has one."""
+        found = self.grid(name)
+        assert found is not None
+        return found
+
+    def halves(self, name: str) -> Halves | None:
+        """The grid of an activation or state that its format keeps in FP16, when it has no quantizer."""
+        tensor = self.tensors.get(name)
+        is_half = tensor is not None and tensor.format == FP16 and tensor.role in (Role.ACTIVATION, Role.STATE)
+        return Halves() if is_half and name not in self.quantizers else None
+
+    def state_grid(self, name: str) -> Grid:
+        """On what a state is kept between steps: its quantizer, halves, or None for float64."""
+        return self.grid(name) or self.halves(name)
+
+    def accept(self, name: str, array: Array, share: tuple[int, int] | None = None) -> Array:
+        """A tensor that the user gives, checked and as it is stored: codes, labels, or reals, quantized here.
+
+        `share`: how many rows are run, of how many that the trace has.
+        """
         tensor, quantizer = self.tensors.get(name), self.grid(name)
-        if not np.all(np.isfinite(array)):
+        whole = array.dtype.kind in "iu"
+        if not whole and not np.isfinite(array).all():
             raise HwsimError(f"{name}: values must be finite, got NaN or an infinity")
-        if tensor is not None and tensor.role == Role.ACTIVATION and array.shape != tensor.shape:
-            raise HwsimError(f"{name}: must be of shape {tensor.shape}, got {array.shape}")
+        by_row = tensor is not None and share is not None and len(tensor.shape) > 1 and tensor.shape[0] == share[1]
+        if tensor is not None and (tensor.role == Role.ACTIVATION or by_row):
+            shape = tensor.shape
+            if share is not None:
+                shape = (-(-share[0] * shape[0] // share[1]), *shape[1:])
+            if array.shape != shape:
+                raise HwsimError(f"{name}: must be of shape {shape}, got {array.shape}")
         if quantizer is None:
-            return array if array.dtype.kind in "iu" else np.asarray(array, np.float64)
-        if array.dtype.kind in "iu":
-            return check_codes(array, quantizer.code_range, name).astype(storage(quantizer))
+            return array if whole else stored(self.halves(name), np.asarray(array, np.float64))
+        if whole:
+            return narrow_codes(array, quantizer.code_range, name).astype(storage(quantizer))
         return quantizer.quantize(array).astype(storage(quantizer))
 
     def reals(self, name: str, value: Any) -> Reals:
         """float64 reals of a stored value: of codes, of sums that were not stored, or as they are."""
         if isinstance(value, Sums):
             return value.values()
-        quantizer = self.grid(name)
+        quantizer = self.quantizers.get(name)
         if quantizer is not None and value.dtype.kind in "iu":
             return quantizer.dequantize(value)
         return np.asarray(value, np.float64)
@@ -63,7 +105,7 @@ class Network:
         if grid is None:
             return self.reals(name, value)
         own = self.grid(name)
-        if own is not None and isinstance(value, np.ndarray) and same_codes(own, grid):
+        if own is not None and isinstance(value, np.ndarray) and value.dtype.kind in "iu" and same_codes(own, grid):
             return value
         return grid.quantize(self.reals(name, value)).astype(storage(grid))
 
@@ -75,6 +117,13 @@ class Parameters:
         self.network = network
         self._codes = codes
         self._projections: dict[str, AnyProjection] = {}
+        self.products: dict[str, AnyProjection] = {}
+        """The projection behind each product, by the name of its output."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that were given."""
+        return tuple(self._codes)
 
     def array(self, tensor: Tensor) -> Array:
         """Codes or reals of a tensor. Raises HwsimError when there are none, and for another shape."""
@@ -107,13 +156,14 @@ class Parameters:
         array = self.array(weight)
         array = array if matrix else array.reshape(-1, array.shape[-1])
         offsets = None if bias is None else self.array(bias)
-        quantizer, grid = self.network.grid(weight.name), self.network.grid(weight.name + INPUT)
+        quantizer, grid = self.network.quantizers.get(weight.name), self.network.grid(weight.name + INPUT)
         grid = grid or self.network.grid(x)
         if quantizer is None:
-            return real_projection(weight.name, array, offsets)
+            return (half_projection if weight.format == FP16 else real_projection)(weight.name, array, offsets)
         if grid is None:
             raise HwsimError(f"{weight.name}: a quantizer must be given for {x} or {weight.name}{INPUT}, got neither")
-        return projection(weight.name, array, quantizer, grid, offsets, self.network.semantics)
+        sparsity = NumberFormat.parse(weight.format).sparsity
+        return projection(weight.name, array, quantizer, grid, offsets, self.network.semantics, sparsity)
 
 
 @dataclass(slots=True, eq=False)
@@ -126,10 +176,12 @@ class Run:
     """What every operation reads in place of what was computed; None when the run is free."""
     steps: dict[str, Reals] | None = None
     """When asked for: every tensor with a grid before it was rounded, in steps of the grid (its tie is at a half)."""
+    first: Mapping[str, Array] = field(default_factory=dict)
+    """States of recurrent loops before their first step, where they are not zero."""
     written: dict[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
-        if self.forced is not None and name in self.forced:
+        if self.forced is not None and name in self.forced and name in self.written:
             return self.forced[name]
         return self.values[name]
 
@@ -151,8 +203,20 @@ class Run:
         codes = value.codes(quantizer) if isinstance(value, Sums) else quantizer.quantize(reals)
         self.keep(name, codes.astype(storage(quantizer)), reals)
 
+    def put_integers(self, name: str, integers: Integers, scale: float) -> None:
+        """Store integers of one scale: codes by the rules of the machine (`to_codes`), reals without a grid."""
+        quantizer = self.network.grid(name)
+        if quantizer is None:
+            self.keep(name, integers * scale)
+            return
+        codes = to_codes(integers, scale, quantizer, self.network.semantics)
+        before = None if self.steps is None else np.asarray(integers * scale, np.float64)
+        self.keep(name, codes.astype(storage(quantizer)), before)
+
     def keep(self, name: str, value: Any, before: Reals | None = None) -> None:
-        """Store a result as it is; `before` are the reals that were rounded to it."""
+        """Store a result as it is, in FP16 rounded to halves; `before` are the reals that were rounded to it."""
+        if self.network.halves(name) is not None:
+            value = half_round(self.network.reals(name, value))
         self.values[name] = self.written[name] = value
         quantizer = self.network.grid(name)
         if self.steps is not None and before is not None and quantizer is not None:
@@ -183,6 +247,8 @@ class Operation(ABC):
 
 def same_codes(a: Quantizer, b: Quantizer) -> bool:
     """Whether codes of one are codes of the other: scale, zero point and range; how reals round may differ."""
+    if a is b:
+        return True
     alike = a.code_range == b.code_range and a.half_step == b.half_step and a.group_size == b.group_size
     return alike and np.array_equal(a.scale, b.scale) and np.array_equal(a.zero_point, b.zero_point)
 

@@ -27,6 +27,7 @@ class Product(Operation):
         self.weight, self.bias = row.weight, row.biases[0] if row.biases else None
         self.rows = row.m
         self.projection = given.projection(self.weight, self.bias, self.reads[0])
+        given.products[self.writes[0]] = self.projection
 
     def run(self, run: Run) -> None:
         """Store the sums, or their codes."""
@@ -46,9 +47,10 @@ class Product(Operation):
         parts = [run.codes(name, grid) for name in self.reads]
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
         depth = self.weight.shape[0]
-        if joined.shape[-1] == depth and joined.shape[0] >= self.rows:
+        if joined.shape[-1] == depth:
             return joined[: self.rows]
-        stacked = np.zeros((self.rows, depth), joined.dtype)
+        rows = min(self.rows, -(-joined.size // depth))
+        stacked = np.zeros((rows, depth), joined.dtype)
         if depth % joined.shape[-1] or stacked.size < joined.size:
             raise HwsimError(f"{self.layer}: activations {joined.shape} must fill ({self.rows}, {depth})")
         if grid is not None:

@@ -55,6 +55,12 @@ class Row:
                 f"and write {writes}, got {found[0]}, {found[1]}, {len(self.biases)} and {found[2]}"
             )
 
+    def expect_shapes(self, *wanted: tuple[int, ...]) -> None:
+        """Raises HwsimError unless the activations that it reads, then what it writes, have these shapes."""
+        found = tuple(tensor.shape for tensor in (*self.activations, *self.writes))
+        if found != wanted:
+            raise self.refuse(f"must have shapes {', '.join(map(str, wanted))}, got {', '.join(map(str, found))}")
+
 
 def rows(trace: Trace, start: int, end: int) -> Iterator[Row]:
     """The operations from `start` to before `end`. Tensors that are only waited for, not read, are left out."""

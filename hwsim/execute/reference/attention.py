@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hwsim.errors import HwsimError
-from hwsim.execute.reference.linear import to_codes
-from hwsim.execute.semantics import TRAINING, Semantics, accumulate
+from hwsim.execute.reference.linear import activation_sums, to_codes
+from hwsim.execute.semantics import TRAINING, Semantics
 from hwsim.numerics.quantizers import Quantizer, check_codes
 from hwsim.numerics.rounding import Integers, Reals, round_real, rounding_divide
 from hwsim.numerics.tables import exponential_table
@@ -46,9 +46,47 @@ def softmax(
     return np.minimum(rounding_divide(numerators << output_bits, total), (1 << output_bits) - 1)
 
 
+def probability_grid(bits: int = 8) -> Quantizer:
+    """The grid of `softmax`: unsigned codes of scale 2^-bits."""
+    return Quantizer(np.asarray(2.0**-bits), bits, signed=False)
+
+
+def softmax_values(x: ArrayLike, mask: NDArray[np.bool_] | None = None) -> Reals:
+    """exp(x - max) / sum exp(x - max) over the last axis, float64, of the elements that `mask` keeps; 0 elsewhere."""
+    values = np.asarray(x, np.float64)
+    kept = np.ones(values.shape, bool) if mask is None else np.broadcast_to(mask, values.shape)
+    greatest = np.where(kept, values, -np.inf).max(axis=-1, keepdims=True)
+    numerators = np.where(kept, np.exp(np.where(kept, values - greatest, 0.0)), 0.0)
+    total = numerators.sum(axis=-1, keepdims=True)
+    result: Reals = numerators / np.where(total > 0, total, 1.0)
+    return result
+
+
+def context_mask(queries: int, keys: int, left: int | None, right: int | None) -> NDArray[np.bool_]:
+    """(queries, keys), True where query i sees key j: i - left <= j <= i + right; None sees all on its side."""
+    ahead = np.arange(keys) - np.arange(queries)[:, None]
+    return (ahead >= (-queries if left is None else -left)) & (ahead <= (keys if right is None else right))
+
+
+def relative_scores(position: Reals) -> Reals:
+    """Scores of positions (..., T, 2T - 1) beside those of content: out[..., i, j] = in[..., i, T - 1 - i + j].
+
+    Row r of what the queries met stands for the distance i - j = T - 1 - r. Output (..., T, T).
+    """
+    frames = position.shape[-2]
+    i, j = np.arange(frames)[:, None], np.arange(frames)
+    shifted: Reals = position[..., i, frames - 1 - i + j]
+    return shifted
+
+
+def score_scale(query: Quantizer, key: Quantizer, depth: int) -> float:
+    """sq sk / sqrt(d) in float64: what a sum of products of queries and keys of d elements is worth."""
+    return float(query.scale.reshape(())) * float(key.scale.reshape(())) / float(np.sqrt(depth))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Attention:
-    """The quantizers of one attention: `query`, `key`, `value` (no zero point), `scores`, `output`.
+    """The quantizers of one attention: `query`, `key`, `value`, `scores`, `output`.
 
     `probability_bits`: probabilities are unsigned codes of scale 2^-bits.
     """
@@ -61,19 +99,14 @@ class Attention:
     probability_bits: int = 8
     semantics: Semantics = TRAINING
 
-    def __post_init__(self) -> None:
-        if any(part.zero_point.any() for part in (self.query, self.key, self.value)):
-            raise HwsimError("query, key and value must have no zero point")
-
     def score_codes(self, q: ArrayLike, k: ArrayLike, bias: ArrayLike = 0) -> Integers:
         """Scores (..., T, S) of q (..., T, D) and k (..., S, D): codes of q k^T + bias, of scale sq sk / sqrt(D).
 
         `bias` in steps of sq sk, such as the position term of a Conformer.
         """
-        left = check_codes(q, self.query.code_range, "query")
-        right = check_codes(k, self.key.code_range, "key")
-        sums = accumulate(left, np.swapaxes(right, -1, -2), self.semantics) + np.asarray(bias, np.int64)
-        scale = float(self.query.scale) * float(self.key.scale) / float(np.sqrt(left.shape[-1]))
+        keys = np.swapaxes(np.asarray(k), -1, -2)
+        sums = activation_sums(q, keys, self.query, self.key, self.semantics) + np.asarray(bias, np.int64)
+        scale = score_scale(self.query, self.key, np.shape(q)[-1])
         return to_codes(sums, scale, self.scores, self.semantics)
 
     def run(
@@ -84,9 +117,9 @@ class Attention:
         `mask` broadcasts to (..., T, S); True keeps. A row without any kept score gives the output's zero point.
         """
         probabilities = softmax(self.score_codes(q, k, bias), self.scores, self.probability_bits, mask)
-        values = check_codes(v, self.value.code_range, "value")
-        sums = accumulate(probabilities, values, self.semantics)
-        return to_codes(sums, float(self.value.scale) / 2**self.probability_bits, self.output, self.semantics)
+        grid = probability_grid(self.probability_bits)
+        sums = activation_sums(probabilities, v, grid, self.value, self.semantics)
+        return to_codes(sums, float(grid.scale) * float(self.value.scale), self.output, self.semantics)
 
 
 def log_softmax(codes: ArrayLike, logits: Quantizer) -> Reals:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +12,7 @@ from hwsim.errors import HwsimError
 
 HalfAccumulator = Literal["float16", "float32"]
 Half = NDArray[np.float16]
+Reals = NDArray[np.floating[Any]]
 
 
 def half_matmul(
@@ -46,3 +48,12 @@ def half_round(x: ArrayLike) -> Half:
     """Reals to the nearest half, ties to even; beyond 65504 an infinity."""
     with np.errstate(over="ignore"):
         return np.asarray(x).astype(np.float16)
+
+
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """The grid of a tensor that is stored as halves, in the place of a quantizer."""
+
+    def fake_quantize(self, x: ArrayLike) -> Reals:
+        """`half_round` as float64."""
+        return half_round(x).astype(np.float64)

@@ -42,6 +42,25 @@ def integer_sums(
     return np.stack(sums)
 
 
+def activation_sums(
+    a: ArrayLike, b: ArrayLike, first: Quantizer, second: Quantizer, semantics: Semantics = TRAINING
+) -> Integers:
+    """sum_k (a - za)(b - zb) of two activations, `a` (..., M, K) and `b` (..., K, N): int64 (..., M, N).
+
+    As in `integer_sums`, only sum a b sees a narrow accumulator. Raises HwsimError for codes out of range, shapes
+    that do not fit, and grids with more than one scale or no level at zero.
+    """
+    left = check_codes(a, first.code_range, "activation codes")
+    right = check_codes(b, second.code_range, "activation codes")
+    if any(grid.scale.size != 1 or grid.half_step for grid in (first, second)):
+        raise HwsimError("a product of activations must have one scale and a level at zero on both sides")
+    sums = accumulate(left, right, semantics)
+    zero_a, zero_b = int(first.zero_point.reshape(())), int(second.zero_point.reshape(()))
+    if zero_a:
+        sums = sums - zero_a * (right.sum(axis=-2, keepdims=True) - right.shape[-2] * zero_b)
+    return sums - zero_b * left.sum(axis=-1, keepdims=True) if zero_b else sums
+
+
 def product_scale(input: Quantizer, weights: Quantizer, shape: tuple[int, ...]) -> Reals:
     """sx sw in float64 for weights of `shape` (K, N): (G, 1) or (G, N)."""
     return _per_group(weights.scale.astype(np.float64), weights, shape) * np.float64(input.scale.reshape(()))
@@ -128,6 +147,8 @@ def to_codes(sums: ArrayLike, scale: float, output: Quantizer, semantics: Semant
     """
     if semantics.bias == "real":
         return output.quantize(np.asarray(sums, np.int64) * scale)
+    if output.scale.size != 1:
+        raise HwsimError(f"the output must have one scale, got {output.scale.size}")
     return requantize_to(sums, scale / float(output.scale.reshape(())), output, semantics)
 
 
@@ -137,33 +158,35 @@ def requantize_to(sums: ArrayLike, multiplier: ArrayLike, output: Quantizer, sem
     return np.maximum(codes, output.code_range[0])
 
 
-def depthwise_sums(x: ArrayLike, w: ArrayLike, input: Quantizer, left: int, right: int) -> Integers:
-    """sum_k (x[t + k - left, c] - zx) w[k, c]: `x` (T, C), `w` (K, C), padded with the zero point -> int64.
+def depthwise_sums(
+    x: ArrayLike, w: ArrayLike, input: Quantizer, left: int, right: int, stride: int = 1,
+    semantics: Semantics = TRAINING,
+) -> Integers:  # fmt: skip
+    """sum_k (x[t stride + k - left, c] - zx) w[k, c]: `x` (T, C), `w` (K, C), padded with the zero point -> int64.
 
-    `left`, `right`: steps of padding; a causal convolution has left = K - 1. Output (T + left + right - K + 1, C).
+    `left`, `right`: steps of padding; a causal convolution has left = K - 1. Output
+    ((T + left + right - K) // stride + 1, C). As in `integer_sums`, the accumulator holds sum x w, in the order of k.
     """
-    codes = check_codes(x, input.code_range, "activation codes") - input.zero_point
+    codes = check_codes(x, input.code_range, "activation codes")
     kernel = np.asarray(w, np.int64)
     if codes.ndim != 2 or kernel.ndim != 2 or codes.shape[1] != kernel.shape[1]:
         raise HwsimError(f"shapes must be (T, C) and (K, C), got {codes.shape} and {kernel.shape}")
-    padded = np.pad(codes, ((left, right), (0, 0)))
-    steps = padded.shape[0] - kernel.shape[0] + 1
-    if steps < 1:
-        raise HwsimError(f"{padded.shape[0]} padded steps must hold a kernel of {kernel.shape[0]}")
-    return sum((padded[k : k + steps] * kernel[k] for k in range(kernel.shape[0])), np.zeros_like(padded[:steps]))
+    zero = int(input.zero_point.reshape(()))
+    windows = unfold(codes, kernel.shape[0], stride, left, right, zero).reshape(-1, *kernel.shape)
+    products = accumulate(windows.transpose(2, 0, 1), kernel.T[:, :, None], semantics)
+    sums: Integers = products[:, :, 0].T - zero * kernel.sum(axis=0)
+    return sums
 
 
 def depthwise_conv(
     x: ArrayLike, w: ArrayLike, input: Quantizer, weights: Quantizer, output: Quantizer, bias: ArrayLike | None = None,
-    semantics: Semantics = TRAINING, left: int = 0, right: int = 0,
+    semantics: Semantics = TRAINING, left: int = 0, right: int = 0, stride: int = 1,
 ) -> Integers:  # fmt: skip
-    """Depthwise convolution over time, with bias and codes as in `linear`; weights symmetric, one or C scales.
-
-    The kernel is short, so the sums are taken to fit any accumulator.
-    """
+    """Depthwise convolution over time, with bias and codes as in `linear`; weights symmetric, one or C scales."""
     if weights.zero_point.any() or weights.group_size:
         raise HwsimError("depthwise weights must have no zero point and no groups")
-    sums = depthwise_sums(x, check_codes(w, weights.code_range, "weight codes"), input, left, right)
+    codes = check_codes(w, weights.code_range, "weight codes")
+    sums = depthwise_sums(x, codes, input, left, right, stride, semantics)
     return layer_codes(sums, np.shape(w), input, weights, output, bias, semantics)
 
 

@@ -65,25 +65,15 @@ class Lstm8x8x16:
         """Q3.12 sums of one gate, int16 (rows, H): two requantizations, each saturated before the next is added."""
         from_input = (x - self.input.zero_point) @ self.wx[index] + self.bias[index]
         from_hidden = (h - self.hidden.zero_point) @ self.wh[index]
-        scale_x = _single_product(self.input.scale, self.wx_scale[index])
-        scale_h = _single_product(self.hidden.scale, self.wh_scale[index])
-        first = saturate(fixed_multiply(from_input, scale_x, self.semantics), 16)
-        return saturate(first + fixed_multiply(from_hidden, scale_h, self.semantics), 16)
+        scale_x = gate_multiplier(self.input.scale, self.wx_scale[index])
+        scale_h = gate_multiplier(self.hidden.scale, self.wh_scale[index])
+        return gate_codes(from_input, scale_x, from_hidden, scale_h, self.semantics)
 
     def step(self, x: Integers, h: Integers, c: Integers) -> tuple[Integers, Integers]:
-        """Next hidden codes int8 and cell codes int16, (rows, H) each.
-
-        c' = sat16(round(f c / 2^15) + round(i g / 2^(30 - n))), h' = sat8(round(o tanh(c') 2^-30 / sh) + zh);
-        rounds are half away, the last one is the fixed-point multiplication of the profile.
-        """
+        """Next hidden codes int8 and cell codes int16, (rows, H) each, see `next_states`."""
         i, f, g, o = (self.gate(index, x, h) for index in range(4))
-        kept = rounding_shift(sigmoid_q15(f) * c, 15, "half_away")
-        added = rounding_shift(sigmoid_q15(i) * tanh_q15(g), 30 - self.cell_shift, "half_away")
-        c = saturate(kept + added, 16)
-        product = sigmoid_q15(o) * tanh_q15(c, 15 - self.cell_shift)
-        to_hidden = np.asarray(np.float32(2.0**-30 / self.hidden.scale), np.float64)
-        scaled = fixed_multiply(product, to_hidden, self.semantics)
-        return saturate(scaled + self.hidden.zero_point, 8), c
+        h, c, _ = next_states(i, f, g, o, c, self.cell_shift, self.hidden, self.semantics)
+        return h, c
 
     def run(self, x: ArrayLike) -> tuple[Integers, Integers]:
         """Hidden codes (T, rows, H) and the last cell codes (rows, H), from int8 codes `x` (T, rows, K).
@@ -102,6 +92,31 @@ class Lstm8x8x16:
         return outputs, c
 
 
-def _single_product(activation: float, weight: float) -> Reals:
+def gate_multiplier(activation: float, weight: float) -> Reals:
     """sx sw 2^12, the product in float32, as the runtime prepares its multipliers."""
     return np.asarray(np.float32(activation) * np.float32(weight) * np.float32(2**12), np.float64)
+
+
+def gate_codes(
+    from_input: Integers, scale_x: Reals, from_hidden: Integers, scale_h: Reals, semantics: Semantics
+) -> Integers:
+    """Q3.12 codes of int32 sums (rows, H), bias included in the first: each is requantized and saturated."""
+    first = saturate(fixed_multiply(from_input, scale_x, semantics), 16)
+    return saturate(first + fixed_multiply(from_hidden, scale_h, semantics), 16)
+
+
+def next_states(
+    i: Integers, f: Integers, g: Integers, o: Integers, c: Integers, cell_shift: int, hidden: Int8Tensor,
+    semantics: Semantics,
+) -> tuple[Integers, Integers, Integers]:  # fmt: skip
+    """Next hidden codes int8 and cell codes int16 from Q3.12 gates, and o tanh(c') in Q0.30, (rows, H) each.
+
+    c' = sat16(round(f c / 2^15) + round(i g / 2^(30 - n))), h' = sat8(round(o tanh(c') 2^-30 / sh) + zh);
+    rounds are half away, the last one is the fixed-point multiplication of the profile.
+    """
+    kept = rounding_shift(sigmoid_q15(f) * c, 15, "half_away")
+    added = rounding_shift(sigmoid_q15(i) * tanh_q15(g), 30 - cell_shift, "half_away")
+    c = saturate(kept + added, 16)
+    product = sigmoid_q15(o) * tanh_q15(c, 15 - cell_shift)
+    to_hidden = np.asarray(np.float32(2.0**-30 / hidden.scale), np.float64)
+    return saturate(fixed_multiply(product, to_hidden, semantics) + hidden.zero_point, 8), c, product

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hwsim.errors import HwsimError
+from hwsim.execute.reference.half import Halves
 from hwsim.execute.reference.linear import linear_values
 from hwsim.execute.semantics import TRAINING, Semantics
 from hwsim.numerics.quantizers import Quantizer
@@ -82,14 +83,14 @@ class Pointwise:
     """The functions between the gate sums and the states.
 
     `sigmoid`, `tanh`: Q3.12 to Q0.15 tables unless told otherwise. `hidden`: quantizer of what leaves the cell and
-    meets the recurrent weights; `cell`: quantizer of the cell state, such as int16 with a scale of 2^-11. None
-    leaves a state in float64.
+    meets the recurrent weights; `cell`: quantizer of the cell state, such as int16 with a scale of 2^-11. `Halves`
+    keeps a state in FP16, None leaves it in float64.
     """
 
     sigmoid: Activation = field(default_factory=lambda: fixed_table("sigmoid"))
     tanh: Activation = field(default_factory=lambda: fixed_table("tanh"))
-    hidden: Quantizer | None = None
-    cell: Quantizer | None = None
+    hidden: Quantizer | Halves | None = None
+    cell: Quantizer | Halves | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -241,7 +242,7 @@ def with_semantics(layer: LstmLayer, semantics: Semantics) -> LstmLayer:
     )
 
 
-def _on_grid(x: Reals, quantizer: Quantizer | None) -> Reals:
+def _on_grid(x: Reals, quantizer: Quantizer | Halves | None) -> Reals:
     return x if quantizer is None else quantizer.fake_quantize(x)
 
 

@@ -1,0 +1,211 @@
+"""Conformer blocks as operations over a whole utterance, with relative positions and limited context.
+
+Source: Gulati et al., arXiv 2005.08100, with a layer norm after the depthwise convolution. Linear layers and
+convolutions have biases, but for the projection of positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hwsim.errors import HwsimError
+from hwsim.extract.layers import conv1d, linear, norm, pointwise
+from hwsim.trace import Function, Kind, Role, TraceBuilder
+from hwsim.trace.builder import Operand
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSpec:
+    """Self-attention of `heads` heads over `width` channels.
+
+    A frame sees `left` frames before it and `right` after it, None for all. With `relative` positions scores are
+    ((q + u) k^T + (q + v) p^T) / sqrt(width / heads), p being projected encodings of the distances.
+    Raises HwsimError for sizes below 1, for a context below 0 and for heads that do not divide the width.
+    """
+
+    width: int
+    heads: int
+    left: int | None = None
+    right: int | None = None
+    relative: bool = True
+
+    def __post_init__(self) -> None:
+        _positive(width=self.width, heads=self.heads)
+        if self.width % self.heads:
+            raise HwsimError(f"heads must divide the width of {self.width}, got {self.heads}")
+        for name in ("left", "right"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise HwsimError(f"{name} must be 0 frames or more, or none, got {value}")
+
+    @property
+    def head_width(self) -> int:
+        """Channels of a head."""
+        return self.width // self.heads
+
+    @property
+    def parameters(self) -> int:
+        """4 D^2 + 4 D of query, key, value and output; with relative positions D^2 + 2 D more."""
+        d = self.width
+        return 4 * d * d + 4 * d + (d * d + 2 * d if self.relative else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ConformerSpec:
+    """One block: half a feed-forward layer of `feed_forward` times the width, attention, a convolution module of
+    `kernel` frames, half a feed-forward layer, each after a norm and added to its input; then a norm.
+
+    A `causal` convolution sees no later frame; otherwise (kernel - 1) // 2 earlier and kernel // 2 later ones.
+    Raises HwsimError for sizes below 1.
+    """
+
+    attention: AttentionSpec
+    kernel: int
+    feed_forward: int = 4
+    causal: bool = False
+
+    def __post_init__(self) -> None:
+        _positive(kernel=self.kernel, feed_forward=self.feed_forward)
+
+    @property
+    def width(self) -> int:
+        """Channels of the residual stream."""
+        return self.attention.width
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Frames of zeros before and after the depthwise convolution."""
+        return same_padding(self.kernel, self.causal)
+
+    @property
+    def matrix_parameters(self) -> int:
+        """Weights of linear layers: (4 f + 4 + 3) D^2, and D^2 of relative positions. What the papers quantize."""
+        d = self.width
+        return (4 * self.feed_forward + 7 + int(self.attention.relative)) * d * d
+
+    @property
+    def parameters(self) -> int:
+        """All weights, biases and norms: `matrix_parameters` + k D + (2 f + 22) D, and 2 D of relative positions.
+
+        Biases: 2 (f + 1) of the feed-forward layers, 4 of attention, 2 + 1 + 1 of the convolution module; norms:
+        2 each, six of them. With relative positions and f = 4 it is 24 D^2 + (k + 32) D.
+        """
+        vectors = 2 * (self.feed_forward + 1) + 4 + 4 + 12 + (2 if self.attention.relative else 0)
+        return self.matrix_parameters + (self.kernel + vectors) * self.width
+
+
+def same_padding(kernel: int, causal: bool) -> tuple[int, int]:
+    """Zeros before and after, for as many outputs as inputs at stride 1."""
+    return (kernel - 1, 0) if causal else ((kernel - 1) // 2, kernel // 2)
+
+
+def position_encoding(b: TraceBuilder, name: str, width: int, frames: int) -> int:
+    """Declare the encodings (2 frames - 1, width) of distances frames - 1 ... 1 - frames, which no operation writes."""
+    return b.tensor(name, Role.ACTIVATION, (2 * frames - 1, width))
+
+
+def conformer_block(
+    b: TraceBuilder, name: str, spec: ConformerSpec, x: int, frames: int, encoding: int | None = None
+) -> int:
+    """Emit one block on x (frames, D); returns its output. `encoding`: of relative positions, shared by blocks.
+
+    Layers: `<name>.feed_forward1`, `.attention`, `.convolution`, `.feed_forward2`, `.norm`; the tensor `sum` of each
+    is the residual stream after it, which takes the policy's state format.
+    """
+    x = feed_forward(b, f"{name}.feed_forward1", spec, x, frames)
+    part = f"{name}.attention"
+    normal = norm(b, f"{part}.norm", x, spec.width, frames)
+    attended = attention(b, part, spec.attention, normal, frames, encoding)
+    x = _residual(b, part, Function.ADD, x, attended, spec.width, frames)
+    x = convolution(b, f"{name}.convolution", spec, x, frames)
+    x = feed_forward(b, f"{name}.feed_forward2", spec, x, frames)
+    return norm(b, f"{name}.norm", x, spec.width, frames)
+
+
+def feed_forward(b: TraceBuilder, name: str, spec: ConformerSpec, x: int, frames: int) -> int:
+    """sum = x + down(swish(up(norm(x)))) / 2."""
+    width, inner = spec.width, spec.feed_forward * spec.width
+    normal = norm(b, f"{name}.norm", x, width, frames)
+    up = linear(b, f"{name}.up", [normal], width, inner, frames)
+    active = pointwise(b, f"{name}.swish", Function.SWISH, [up], inner, frames)
+    down = linear(b, f"{name}.down", [active], inner, width, frames)
+    return _residual(b, name, Function.ADD_HALF, x, down, width, frames)
+
+
+def convolution(b: TraceBuilder, name: str, spec: ConformerSpec, x: int, frames: int) -> int:
+    """sum = x + pointwise2(swish(norm(depthwise(glu(pointwise1(norm(x)))))))."""
+    width = spec.width
+    normal = norm(b, f"{name}.norm", x, width, frames)
+    doubled = linear(b, f"{name}.pointwise1", [normal], width, 2 * width, frames)
+    gated = pointwise(b, f"{name}.glu", Function.GLU, [doubled], width, frames)
+    deep = conv1d(b, f"{name}.depthwise", gated, width, width, frames, kernel=spec.kernel, padding=spec.padding,
+                  depthwise=True)  # fmt: skip
+    normal = norm(b, f"{name}.depthwise_norm", deep, width, frames)
+    active = pointwise(b, f"{name}.swish", Function.SWISH, [normal], width, frames)
+    out = linear(b, f"{name}.pointwise2", [active], width, width, frames)
+    return _residual(b, name, Function.ADD, x, out, width, frames)
+
+
+def attention(
+    b: TraceBuilder, layer: str, spec: AttentionSpec, x: int, frames: int, encoding: int | None = None
+) -> int:
+    """Self-attention on x (frames, D): `<layer>.output.out`. Scores are computed for all pairs of frames.
+
+    Raises HwsimError for relative positions without an encoding.
+    """
+    width = spec.width
+    b.attributes(layer, left=spec.left, right=spec.right)
+    query, key, value = (linear(b, f"{layer}.{part}", [x], width, width, frames) for part in ("query", "key", "value"))
+    scores = _relative_scores(b, layer, spec, query, key, frames, encoding) if spec.relative else None
+    if scores is None:
+        scores = _scores(b, layer, spec, "scores", Role.ACTIVATION, query, key, frames, frames)
+    heads, pairs = spec.heads, spec.heads * frames
+    probabilities = b.tensor(f"{layer}.probabilities", Role.ACTIVATION, (heads, frames, frames))
+    b.op(Kind.SOFTMAX, layer, [Operand(scores, frames)], [Operand(probabilities, frames)], m=pairs, n=frames,
+         function=Function.PROBABILITIES)  # fmt: skip
+    context = b.tensor(f"{layer}.context", Role.ACTIVATION, (frames, width))
+    reads = [Operand(probabilities, heads * frames), Operand(value, fixed=frames * width)]
+    b.op(Kind.MATMUL, layer, reads, [Operand(context, width)], m=frames, k=frames, n=spec.head_width, batch=heads,
+         function=Function.CONTEXT)  # fmt: skip
+    return linear(b, f"{layer}.output", [context], width, width, frames)
+
+
+def _relative_scores(
+    b: TraceBuilder, layer: str, spec: AttentionSpec, query: int, key: int, frames: int, encoding: int | None
+) -> int:
+    if encoding is None:
+        raise HwsimError(f"{layer}: relative positions must have an encoding, got none")
+    width, distances = spec.width, 2 * frames - 1
+    position = linear(b, f"{layer}.position", [encoding], width, width, distances, bias=False)
+    parts = []
+    for name, keys, count in (("content", key, frames), ("position", position, distances)):
+        bias = b.tensor(f"{layer}.{name}_bias", Role.BIAS, (width,))
+        biased = b.tensor(f"{layer}.{name}_query", Role.ACTIVATION, (frames, width))
+        b.op(Kind.ELEMENTWISE, layer, [Operand(query, width), Operand(bias, fixed=width)], [Operand(biased, width)],
+             m=frames, n=width, function=Function.ADD)  # fmt: skip
+        parts.append(_scores(b, layer, spec, f"{name}_scores", Role.STATE, biased, keys, frames, count))
+    scores = b.tensor(f"{layer}.scores", Role.ACTIVATION, (spec.heads, frames, frames))
+    b.op(Kind.ELEMENTWISE, layer, [Operand(part, frames) for part in parts], [Operand(scores, frames)],
+         m=spec.heads * frames, n=frames, function=Function.RELATIVE_ADD)  # fmt: skip
+    return scores
+
+
+def _scores(
+    b: TraceBuilder, layer: str, spec: AttentionSpec, part: str, role: Role, query: int, keys: int, frames: int,
+    count: int,
+) -> int:  # fmt: skip
+    scores = b.tensor(f"{layer}.{part}", role, (spec.heads, frames, count))
+    reads = [Operand(query, spec.width), Operand(keys, fixed=count * spec.width)]
+    b.op(Kind.MATMUL, layer, reads, [Operand(scores, spec.heads * count)], m=frames, k=spec.head_width, n=count,
+         batch=spec.heads, function=Function.SCORES)  # fmt: skip
+    return scores
+
+
+def _residual(b: TraceBuilder, layer: str, function: Function, x: int, y: int, width: int, frames: int) -> int:
+    return pointwise(b, layer, function, [x, y], width, frames, part="sum", role=Role.STATE)
+
+
+def _positive(**sizes: int) -> None:
+    for name, value in sizes.items():
+        if value < 1:
+            raise HwsimError(f"{name} must be at least 1, got {value}")
