@@ -10,18 +10,31 @@ try:
 except ImportError:
     raise HwsimError("hwsim.train needs PyTorch: install hwsim[torch]") from None
 
+from hwsim.train.attention import QuantAttention, Recipes
+from hwsim.train.conformer import QuantConformerBlock
+from hwsim.train.convolution import QuantConv1d
 from hwsim.train.export import Converted, convert, export
-from hwsim.train.modules import QuantEmbedding, QuantLinear, QuantLSTM, record
-from hwsim.train.quantizers import FakeQuantizer, LearnedBounds, fake_quantize, quantize
+from hwsim.train.modules import QuantActivation, QuantEmbedding, QuantLayerNorm, QuantLinear
+from hwsim.train.network import record
+from hwsim.train.quantizers import DynamicQuantizer, FakeQuantizer, LearnedBounds, fake_quantize, quantize
+from hwsim.train.recurrent import QuantGRU, QuantLSTM
 from hwsim.train.store import load_parameters, save_parameters
 
 __all__ = [
     "Converted",
+    "DynamicQuantizer",
     "FakeQuantizer",
     "LearnedBounds",
+    "QuantActivation",
+    "QuantAttention",
+    "QuantConformerBlock",
+    "QuantConv1d",
     "QuantEmbedding",
+    "QuantGRU",
     "QuantLSTM",
+    "QuantLayerNorm",
     "QuantLinear",
+    "Recipes",
     "convert",
     "export",
     "fake_quantize",

@@ -152,8 +152,12 @@ class FakeQuantizer(nn.Module):
         self.seen: Tensor
 
     def observe(self, x: Tensor) -> None:
-        """Widen the range that was seen to hold `x`."""
-        extremes = torch.stack([x.detach().amin(), x.detach().amax()]).double()
+        """Widen the range that was seen to hold `x`, in single precision.
+
+        A range measured in float64 on sums of products is an exact multiple of their step: half of it would be a tie,
+        on which sums in another order disagree.
+        """
+        extremes = torch.stack([x.detach().amin(), x.detach().amax()]).float().double()
         self.seen = torch.stack([torch.minimum(self.seen[0], extremes[0]), torch.maximum(self.seen[1], extremes[1])])
 
     def quantizer(self, x: Tensor | None = None) -> Quantizer:
@@ -197,3 +201,26 @@ class LearnedBounds(nn.Module):
         bounded = torch.minimum(torch.maximum(x, self.lower), self.upper)
         # The grid is of x itself; bounded - bounded.detach() is zero and carries the gradient to x and the bounds.
         return fake_quantize(x.detach(), self.quantizer()) + (bounded - bounded.detach())
+
+
+class DynamicQuantizer(nn.Module):
+    """A recipe calibrated on every activation at run time, as native QAT does: x -> x on the grid of x itself.
+
+    For training and evaluation in reals: an executable has grids that are fixed before it runs, so a network with a
+    dynamic grid is neither recorded nor converted.
+    """
+
+    def __init__(self, calibration: Calibration) -> None:
+        super().__init__()
+        self.calibration = calibration
+
+    def quantizer(self, x: Tensor | None = None) -> Quantizer:
+        """The grid of `x`. Raises HwsimError without one."""
+        if x is None:
+            raise HwsimError("an activation's grid must be fixed before an executable runs, got a dynamic one: "
+                             "give its recipe without DynamicQuantizer")  # fmt: skip
+        return self.calibration.calibrate(x.detach().double().cpu().numpy())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x on its grid."""
+        return fake_quantize(x, self.quantizer(x))
