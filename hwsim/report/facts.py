@@ -9,8 +9,8 @@ import numpy as np
 
 from hwsim.arch import Architecture
 from hwsim.cost.classes import first_operands, operand_formats, operation_classes
-from hwsim.decode.search import speech_statistics
 from hwsim.decode.rows import DecodeTotals
+from hwsim.decode.search import speech_statistics
 from hwsim.decode.statistics import schedule
 from hwsim.numerics import PrecisionPolicy
 from hwsim.numerics.formats import NumberFormat, mac_format

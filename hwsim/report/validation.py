@@ -11,7 +11,7 @@ from rich.text import Text
 from hwsim.execute.semantics import Semantics
 from hwsim.report.layout import bullets, facts_grid, plain_table, section, spaced
 from hwsim.report.units import DASH, plural
-from hwsim.validate.report import TIER_MEANINGS, LayerReport, Report
+from hwsim.validate.report import TIER_MEANINGS, LayerReport, Report, Source
 
 TITLES = {
     "free-running": "Free-running: every layer reads what the executor computed before it",
@@ -22,13 +22,28 @@ TITLES = {
 def validation_report(report: Report, compared: Mapping[str, str]) -> Group:
     """Everything that `hwsim validate` prints, for 100 columns; `compared` are paragraphs that come first."""
     parts: list[RenderableType] = [facts_grid({**compared, "Tier": f"{report.tier}, {TIER_MEANINGS[report.tier]}"})]
+    if report.source is not None and report.source.notes:
+        parts.append(section("Changed for this reference", bullets(report.source.notes)))
     for mode in dict.fromkeys(layer.mode for layer in report.layers):
         parts.append(mode_table(mode, [layer for layer in report.layers if layer.mode == mode]))
+    if report.source is not None:
+        parts += [section(title, bullets(lines)) for title, lines in _left_out(report.source) if lines]
     broken = [layer for layer in report.layers if not layer.passed]
     if broken:
         parts.append(section("Breaches", bullets(f"{la.tensor}, {la.mode}: {la.verdict}" for la in broken)))
     parts.append(Text(total(report), style="bold"))
     return spaced(parts)
+
+
+def _left_out(source: Source) -> list[tuple[str, list[str]]]:
+    """What an oracle computed in part, and what it did not: tensors of one reason in one line."""
+    sections = []
+    for title, tensors in (("Compared in part", source.partly), ("Not compared", source.not_compared)):
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in tensors.items():
+            by_reason.setdefault(reason, []).append(name)
+        sections.append((title, [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]))
+    return sections
 
 
 def mode_table(mode: str, layers: list[LayerReport]) -> Table:
@@ -63,12 +78,14 @@ def total(report: Report) -> str:
 
 
 def semantics_text(semantics: Semantics) -> str:
-    """`rapid: a 16-bit accumulator that saturates, cleared every 64 products`, and what is not taken from it."""
+    """`rapid: a 16-bit accumulator that saturates, cleared every 64 products`, and how sums become codes."""
     overflow = "wraps" if semantics.overflow == "wrap" else "saturates"
     chunk = f", cleared every {semantics.accumulator_chunk} products" if semantics.accumulator_chunk else ""
     text = f"{semantics.name}: a {semantics.accumulator_bits}-bit accumulator that {overflow}{chunk}"
     if semantics.bias == "integer":
-        text += "; its requantization and integer bias are not used, codes are rounded by their own grids"
+        rule = semantics.requantize.replace("_", ", ").replace("fixed", "fixed point")
+        ties = semantics.ties.replace("_", " ")
+        text += f"; products with a grid have integer biases and one multiplier ({rule}, ties {ties})"
     return text
 
 

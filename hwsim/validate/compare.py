@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from hwsim.errors import HwsimError, nearest
 from hwsim.execute.executor import Executable
-from hwsim.validate.report import LayerReport, Report, Tier, check_tier
+from hwsim.validate.oracles.base import Computed, Oracle
+from hwsim.validate.report import LayerReport, Report, Source, Tier, check_tier
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,9 +36,9 @@ class Budget:
 
 def compare(
     executable: Executable,
-    reference: Mapping[str, Array] | nn.Module,
+    reference: Mapping[str, Array] | Oracle | nn.Module,
     inputs: Mapping[str, Array],
-    tier: Tier = "T1",
+    tier: Tier | None = None,
     mode: Mode | None = None,
     *,
     reals: Mapping[str, Array] | None = None,
@@ -45,30 +46,41 @@ def compare(
 ) -> Report:
     """Compare an executable with what a reference computed from the same inputs.
 
-    `reference`: codes (or reals) by tensor name, or a module of `hwsim.train`, which is evaluated in its own
-    precision. `reals`: the reference's values before rounding, in steps of their grid, for distances to a tie; a
-    module brings them. `mode`: by default teacher-forced for T2, which gives every layer and every step of a
-    recurrence the reference's inputs, and free-running for the other tiers; `both` runs both.
+    `reference`: codes (or reals) by tensor name; an oracle of `against`, which computes them and decides by which
+    profile the executable runs; or a module of `hwsim.train`, which is evaluated in its own precision. `reals`: the
+    reference's values before rounding, in steps of their grid, for distances to a tie; oracles and modules bring them.
+    `tier`: by default the oracle's, otherwise T1. `mode`: by default teacher-forced for T2, which gives every layer
+    and every step of a recurrence the reference's inputs, and free-running for the other tiers; `both` runs both.
     T0 and T1 demand no mismatching code. T2: |delta| <= 1, within `budget`. T3 reports and demands nothing.
     Raises HwsimError for an unknown tier or mode, names that the executable has not, and other shapes.
     """
+    if tier is None:
+        tier = reference.tier if isinstance(reference, Oracle) else "T1"
     check_tier(tier)
-    codes, steps = _reference(executable, reference, inputs)
-    steps = {**steps, **(reals or {})}
+    modes = _modes(mode, tier)
+    executable, computed = _computed(executable, reference, inputs, tier)
+    codes, steps = computed.codes, {**computed.steps, **(reals or {})}
     known = executable.outputs
     for name in codes:
         if name not in known:
             raise HwsimError(f"the reference's '{name}' must be an output of the trace{nearest(name, known)}")
-    modes = _modes(mode, tier)
-    judged = [name for name in known if name in codes and not _is_cell(executable, name)]
+    judged = [name for name in known if name in codes and name in computed.compared and not _is_cell(executable, name)]
     if not any(name in executable.quantizers for name in judged) and tier != "T3":
-        raise HwsimError(f"the reference must hold codes of at least one output for {tier}, got none")
+        raise HwsimError(_nothing_to_judge(computed, tier))
     layers = []
     for each in modes:
         outputs = executable.run(inputs, forced=codes if each == "teacher-forced" else None)
         layers += [_layer(executable, name, each, outputs[name], np.asarray(codes[name]), steps.get(name), tier,
                           budget or Budget()) for name in judged]  # fmt: skip
-    return Report(tier, tuple(layers))
+    return Report(tier, tuple(layers), computed.source if computed.source.oracle else None)
+
+
+def _nothing_to_judge(computed: Computed, tier: Tier) -> str:
+    """The message when no output with a grid can be compared, with the first reason that an oracle gave."""
+    message = f"the reference must hold codes of at least one output for {tier}, got none"
+    for name, reason in computed.source.not_compared.items():
+        return f"{message} from {computed.source.oracle}: {name}: {reason}"
+    return message
 
 
 def _modes(mode: Mode | None, tier: Tier) -> tuple[str, ...]:
@@ -81,15 +93,21 @@ def _modes(mode: Mode | None, tier: Tier) -> tuple[str, ...]:
     return (mode,)
 
 
-def _reference(
-    executable: Executable, reference: Mapping[str, Array] | nn.Module, inputs: Mapping[str, Array]
-) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
+def _computed(
+    executable: Executable, reference: Mapping[str, Array] | Oracle | nn.Module, inputs: Mapping[str, Array], tier: Tier
+) -> tuple[Executable, Computed]:
+    """The executable as it is compared, and what it is compared with."""
+    if isinstance(reference, Oracle):
+        oracle = reference.for_tier(tier)
+        executable = oracle.executable(executable)
+        return executable, oracle.compute(executable, inputs)
+    nobody = Source("", "", executable.semantics.name)
     if isinstance(reference, Mapping):
-        return reference, {}
+        return executable, Computed(reference, nobody, {}, tuple(reference))
     from hwsim.train import record
 
     recording = record(reference, inputs, executable.trace.name)
-    return recording.codes, recording.steps
+    return executable, Computed(recording.codes, nobody, recording.steps, tuple(recording.codes))
 
 
 def _is_cell(executable: Executable, name: str) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hwsim.errors import HwsimError
@@ -52,11 +53,35 @@ class LayerReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """Who computed a reference: the oracle, its version, the profile that it was compared by, and what it left out.
+
+    `notes`: what was assumed or changed to let the oracle run the network, one sentence each.
+    `partly`: by tensor, what of it the oracle computed, when that was not all. `not_compared`: by tensor, why the
+    oracle did not compute it; those come from the readable reference and are not judged.
+    """
+
+    oracle: str
+    version: str
+    profile: str
+    text: str = ""
+    notes: tuple[str, ...] = ()
+    partly: Mapping[str, str] = field(default_factory=dict)
+    not_compared: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        lists = {"notes": list(self.notes), "partly": dict(self.partly), "not_compared": dict(self.not_compared)}
+        return {"oracle": self.oracle, "version": self.version, "profile": self.profile, **lists}
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """A comparison: passed when every tensor of codes met its tier."""
+    """A comparison: passed when every tensor of codes met its tier. `source`: who computed the reference."""
 
     tier: Tier
     layers: tuple[LayerReport, ...]
+    source: Source | None = None
 
     @property
     def passed(self) -> bool:
@@ -76,7 +101,9 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """JSON values: tier, passed, counts, and one entry per layer."""
         layers = [{**asdict(layer), "count": layer.count} for layer in self.layers]
-        head = {"tier": self.tier, "meaning": TIER_MEANINGS[self.tier], "passed": self.passed}
+        head: dict[str, Any] = {"tier": self.tier, "meaning": TIER_MEANINGS[self.tier], "passed": self.passed}
+        if self.source is not None:
+            head["against"] = self.source.to_dict()
         return {**head, "elements": self.elements, "mismatches": self.mismatches, "layers": layers}
 
     def to_frame(self) -> pd.DataFrame:
@@ -88,6 +115,11 @@ class Report:
     def __str__(self) -> str:
         width = max((len(layer.tensor) for layer in self.layers), default=0)
         lines = [f"{self.tier} {TIER_MEANINGS[self.tier]}"]
+        if self.source is not None:
+            lines += [
+                self.source.text,
+                *(f"{name}: not compared, {why}" for name, why in self.source.not_compared.items()),
+            ]
         for layer in self.layers:
             lines.append(f"{layer.tensor:<{width}}  {layer.mode:<14}  {layer.count}; {layer.verdict}")
         total = f"0 of {self.elements:,} codes, < {3 / max(self.elements, 1):.1e} at 95 %"

@@ -135,6 +135,21 @@ def test_a_wrong_kernel_is_found(call: Call, files: Files, monkeypatch: pytest.M
     assert {row[-1] for row in rows(out)} == {"BROKEN"}
 
 
+def test_wrongly_packed_weights_are_found(call: Call, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = projection.pack
+
+    def off_by_one(codes: Any, *args: Any, **more: Any) -> Any:
+        return right(np.where(codes > 0, codes - 1, codes), *args, **more)
+
+    monkeypatch.setattr(projection, "pack", off_by_one)
+    for words in ((), ("--against", "torch", "--tier", "T1")):
+        if words:
+            pytest.importorskip("torch")
+        code, out, _ = call("validate", files.model, "--inputs", files.inputs, *words)
+        assert code == 1
+        assert {row[-1] for row in rows(out)} == {"BROKEN"}
+
+
 def test_t3_demands_nothing(call: Call, files: Files, tmp_path: Path) -> None:
     words = ("--reference", changed(files, tmp_path / "y.npz", 2), "--tier", "T3")
     code, out, _ = call("validate", files.model, "--inputs", files.inputs, *words)
@@ -160,12 +175,12 @@ def test_a_narrow_accumulator_holds_int4_and_not_int8(bits: int, passes: bool, c
     assert "Profile    rapid: a 16-bit accumulator that saturates, cleared every 64 products\n" in out
 
 
-def test_what_is_not_taken_from_a_profile_is_said(call: Call, files: Files) -> None:
-    code, out, _ = call("validate", files.model, "--inputs", files.inputs, "--profile", "onnx")
+def test_what_a_profile_does_to_products_is_said(call: Call, files: Files) -> None:
+    code, out, _ = call("validate", files.model, "--inputs", files.inputs, "--profile", "tflite-ruy")
     assert code == 0
     assert (
-        "onnx: a 32-bit accumulator that wraps; its requantization and integer bias are not used, "
-        "codes are rounded by their own grids"
+        "tflite-ruy: a 32-bit accumulator that wraps; products with a grid have integer biases and one multiplier "
+        "(fixed point, double, ties half up)"
     ) in " ".join(out.split())
 
 
