@@ -234,7 +234,7 @@ def test_more_hypotheses_take_longer() -> None:
         ({"engine": "slow"}, "engine must be fast or event, got 'slow'"),
         ({"frames": 0}, "frames must be at least 1, got 0"),
         ({"beam": 0}, "beam must be at least 1, got 0"),
-        ({"decoder": "viterbi"}, "algorithm must be greedy, alsd or tsd, got 'viterbi'; known: alsd, greedy, tsd"),
+        ({"decoder": "viterbi"}, "algorithm must be greedy, alsd, tsd or maes, got 'viterbi'; known: alsd, greedy, maes, tsd"),
         ({"lm": "ngram"},
          "lm must be none, shallow or density-ratio, got 'ngram'; known: density-ratio, none, shallow"),
         ({"precision": "fp32"},

@@ -155,15 +155,23 @@ def reproduce(
 @app.command(short_help="Compare a network's integers with a reference.")
 def validate(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A network that hwsim.execute.store.save_executable wrote.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A file of hwsim.execute.store.save_executable, an ONNX file, or a catalogue network."
+        ),
     ],
     inputs: Annotated[Path, typer.Option(metavar="FILE", help="Inputs by tensor name, an npz file.")],
     reference: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Codes by tensor name, an npz file; default: the readable NumPy reference."),
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="RUNTIME", help="torch, onnxruntime or litert: computes the reference."),
+    ] = None,
     tier: Annotated[
-        str | None, typer.Option(metavar="T0|T1|T2|T3", help="What is demanded; default: T0, or T1 with --reference.")
+        str | None,
+        typer.Option(metavar="T0|T1|T2|T3", help="What is demanded; default: T0, T1 with --reference, T2 with torch."),
     ] = None,
     profile: Annotated[
         str | None, typer.Option(metavar="P", help="Semantics profile of the machine; default: the file's.")
@@ -172,9 +180,35 @@ def validate(
         str | None,
         typer.Option(metavar="MODE", help="free-running, teacher-forced or both; default: the tier's."),
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Float weights of a catalogue network, safetensors.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="P", help="Precision policy of a catalogue network, such as int4.")
+    ] = None,
+    bind: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=SIZE", help="An open size of an ONNX file; repeatable.")
+    ] = None,
     json: JsonFile = None,
 ) -> int:
     """Run a network on integers beside a reference, layer by layer. Exit code 1 when codes differ that must not."""
-    from hwsim.cli.validate import run_validate
+    from hwsim.cli.validate import Words, run_validate
 
-    return run_validate(model, inputs, reference, tier, profile, mode, json)
+    return run_validate(
+        Words(model, inputs, reference, against, tier, profile, mode, weights, precision, tuple(bind or ()), json)
+    )
+
+
+@app.command(short_help="Build the speech that a network is trained on.")
+def data(
+    workload: Workload,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the set.")],
+    seed: Annotated[str | None, typer.Option(metavar="N", help="Random numbers; default: the workload's.")] = None,
+    utterances: Annotated[
+        str | None, typer.Option(metavar="N", help="At most so many in each split; default: the workload's.")
+    ] = None,
+) -> None:
+    """Build a set of synthetic speech with espeak-ng: audio features, transcripts, text for language models."""
+    from hwsim.cli.data import run_data
+
+    run_data(workload, out, seed, utterances)

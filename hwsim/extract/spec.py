@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from hwsim.config import Frozen
+from hwsim.speech.spec import SpeechSpec
 
 Size = Annotated[int, Field(ge=1)]
 
@@ -105,6 +106,8 @@ class NetworkSpec(Frozen):
     language_models: dict[Literal["external_lm", "source_lm"], LstmStackSpec] = Field(default_factory=dict)
     decode: DecodeDefaults
     published: PublishedSizes
+    speech: SpeechSpec | None = None
+    """A set of synthetic speech for this network, which `hwsim data` builds."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> NetworkSpec:
@@ -113,4 +116,22 @@ class NetworkSpec(Frozen):
                 raise ValueError(f"such that language_models.{name}.outputs is given")
         if self.prediction.outputs is not None:
             raise ValueError("such that prediction has no outputs (the joint network has them)")
+        return self
+
+    @model_validator(mode="after")
+    def _speech_fits(self) -> NetworkSpec:
+        if self.speech is None:
+            return self
+        features, labels = self.speech.features, len(self.speech.words) + 1
+        sizes = {
+            "encoder.input": (self.encoder.input, features.width),
+            "prediction.vocabulary": (self.prediction.vocabulary, labels),
+            "joint.outputs": (self.joint.outputs, labels),
+        }
+        for name, (size, wanted) in sizes.items():
+            if size != wanted:
+                raise ValueError(f"such that {name} is {wanted}, as speech has it, not {size}")
+        period_s = features.stack * features.shift_s
+        if abs(self.frame_period_s - period_s) > 1e-9:
+            raise ValueError(f"such that frame_period_s is {period_s:g}, as speech has it, not {self.frame_period_s:g}")
         return self

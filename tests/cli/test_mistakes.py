@@ -31,8 +31,8 @@ PAIR = ("rapid_4core", "rnnt_swb300")
         ((*PAIR, "--beam", "2.5"), "--beam must be an integer, got '2.5'"),
         ((*PAIR, "--frames", "0"), "frames must be at least 1, got 0"),
         ((*PAIR, "--frames", "x"), "--frames must be an integer, got 'x'"),
-        ((*PAIR, "--decoder", "viterbi"), "--decoder must be greedy, alsd or tsd, got 'viterbi'"),
-        ((*PAIR, "--decoder", "asld"), "--decoder must be greedy, alsd or tsd, got 'asld'; nearest: alsd"),
+        ((*PAIR, "--decoder", "viterbi"), "--decoder must be greedy, alsd, tsd or maes, got 'viterbi'"),
+        ((*PAIR, "--decoder", "asld"), "--decoder must be greedy, alsd, tsd or maes, got 'asld'; nearest: alsd"),
         ((*PAIR, "--lm", "deep"), "--lm must be none, shallow or density-ratio, got 'deep'"),
         ((*PAIR, "--engine", "slow"), "--engine must be fast or event, got 'slow'"),
         ((*PAIR, "--decoder", "greedy", "--beam", "4"), "beam must be 1 for greedy, got 4"),
@@ -65,7 +65,7 @@ def test_simulate_refuses(words: tuple[str, ...], message: str, refused: Refused
         (("--precision", "int4,int44"), "unknown policy 'int44'; nearest: int4, int8, int6"),
         (("--precision", "fp32"), "no point of the sweep can run: rapid_4core cannot compute fp32: it computes fp16,"
                                   " hfp8, int4, int2; no fallback for fp32 in its file"),
-        (("--decoder", "alsd,asld"), "--decoder must be greedy, alsd or tsd, got 'asld'; nearest: alsd"),
+        (("--decoder", "alsd,asld"), "--decoder must be greedy, alsd, tsd or maes, got 'asld'; nearest: alsd"),
         (("--lm", "none,some"), "--lm must be none, shallow or density-ratio, got 'some'"),
         (("--engine", "slow"), "--engine must be fast or event, got 'slow'"),
         (("--set", "dram.efficiency=,"), "--set dram.efficiency must be values separated by commas, got ','"),
@@ -84,7 +84,7 @@ def test_sweep_needs_an_architecture_a_workload_and_a_folder(refused: Refused, t
     assert refused("sweep", "rapid_4core", "--out", tmp_path) == message
     assert refused("sweep", *PAIR) == "missing option '--out' (see hwsim sweep --help)"
     assert refused("sweep", *reversed(PAIR), "--out", tmp_path) == (
-        "unknown workload 'rapid_4core'; known: rnnt_mlperf, rnnt_swb300"
+        "unknown workload 'rapid_4core'; known: digits, rnnt_mlperf, rnnt_swb300"
     )
 
 

@@ -87,7 +87,7 @@ def test_a_wrong_request_is_refused(change: dict[str, Any], message: str) -> Non
     ("change", "message"),
     [
         ({"workload": "rnnt_swb30"}, "unknown workload 'rnnt_swb30'; nearest: rnnt_swb300"),
-        ({"decoders": ("alds",)}, "algorithm must be greedy, alsd or tsd, got 'alds'; nearest: alsd"),
+        ({"decoders": ("alds",)}, "algorithm must be greedy, alsd, tsd or maes, got 'alds'; nearest: alsd, maes"),
         ({"lms": ("shalow",)}, "lm must be none, shallow or density-ratio, got 'shalow'; nearest: shallow"),
         (
             {"workload": "rnnt_mlperf", "lms": ("shallow",)},
