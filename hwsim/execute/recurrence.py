@@ -16,7 +16,7 @@ from hwsim.execute.reference.half import Halves, half_round
 from hwsim.execute.reference.recurrent import GruLayer, LstmLayer, Pointwise
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.numerics.rounding import Reals
-from hwsim.numerics.tables import Table, fixed_table
+from hwsim.numerics.tables import Exact, Table, fixed_table
 from hwsim.trace import Kind
 
 Array = npt.NDArray[Any]
@@ -29,11 +29,12 @@ GATE_COUNT = {Kind.LSTM: 4, Kind.GRU: 3}
 class LstmRules:
     """What lies between gate sums and states: shared tables, and the order of the gates (i, f, g, o in PyTorch).
 
-    A GRU shares the tables; its gates are in the order r, z, n.
+    A GRU shares the tables; its gates are in the order r, z, n. Functions without a table are for networks of
+    runtimes that compute them in floating point.
     """
 
-    sigmoid: Table = field(default_factory=lambda: fixed_table("sigmoid"))
-    tanh: Table = field(default_factory=lambda: fixed_table("tanh"))
+    sigmoid: Table | Exact = field(default_factory=lambda: fixed_table("sigmoid"))
+    tanh: Table | Exact = field(default_factory=lambda: fixed_table("tanh"))
     gate_order: str = GATES
 
     def __post_init__(self) -> None:
@@ -130,6 +131,8 @@ def compiled_step(grids: StateGrids, rules: LstmRules) -> bool:
         return False
     if isinstance(cell, Quantizer) and not _plain(cell):
         return False
+    if isinstance(rules.sigmoid, Exact) or isinstance(rules.tanh, Exact):
+        return False
     tables = (rules.sigmoid, rules.tanh)
     steps_fit = all(_plain(t.input) and math.frexp(float(t.input.scale))[0] == 0.5 for t in tables)
     return steps_fit and rules.sigmoid.input.ties == rules.tanh.input.ties
@@ -205,8 +208,10 @@ def _pointwise(grids: StateGrids, rules: LstmRules) -> tuple[tuple[Any, ...], tu
 
     hidden, cell = grids.hidden, grids.cell
     assert isinstance(hidden, Quantizer)
+    assert isinstance(rules.sigmoid, Table)
+    assert isinstance(rules.tanh, Table)
     stated = cell if isinstance(cell, Quantizer) else hidden
-    sigmoid, tanh = _table_values(rules)
+    sigmoid, tanh = _table_values(rules.sigmoid, rules.tanh)
     order = np.array([rules.gate_order.index(gate) for gate in GATES])
     arguments = (sigmoid, _index_grid(rules.sigmoid), tanh, _index_grid(rules.tanh), order, _code_grid(hidden),
                  _code_grid(stated))  # fmt: skip
@@ -236,8 +241,8 @@ def _values(table: Table) -> Reals:
     return narrow if np.array_equal(narrow, values) else values
 
 
-def _table_values(rules: LstmRules) -> tuple[Reals, Reals]:
-    sigmoid, tanh = _values(rules.sigmoid), _values(rules.tanh)
+def _table_values(*tables: Table) -> tuple[Reals, Reals]:
+    sigmoid, tanh = map(_values, tables)
     if sigmoid.dtype != tanh.dtype:
         return sigmoid.astype(np.float64), tanh.astype(np.float64)
     return sigmoid, tanh

@@ -24,7 +24,7 @@ from hwsim.execute.recurrence import LstmRules
 from hwsim.execute.semantics import PROFILES, Semantics, profile
 from hwsim.numerics.codebook import Codebook
 from hwsim.numerics.quantizers import Quantizer
-from hwsim.numerics.tables import Table, fixed_table
+from hwsim.numerics.tables import Exact, Table, fixed_table
 from hwsim.trace.store import decode_array, encode_array, pack_trace, read_checked, seal, unpack_trace, write_whole
 
 VERSION = 1
@@ -112,8 +112,10 @@ def _grid_to_json(grid: Coding) -> dict[str, Any]:
     return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
 
-def _table_to_json(table: Table) -> dict[str, Any]:
+def _table_to_json(table: Table | Exact) -> dict[str, Any]:
     """The arguments of `fixed_table`, and a checksum of what it must give wherever the file is read."""
+    if isinstance(table, Exact):
+        return {"exact": table.name}
     own = {"name": table.name, "input_step": float(table.input.scale), "output_step": float(table.output.scale),
            "bits": table.input.bits, "ties": table.input.ties}  # fmt: skip
     rebuilt = fixed_table(**own)
@@ -123,7 +125,9 @@ def _table_to_json(table: Table) -> dict[str, Any]:
     return {**own, "crc32": _crc32(table)}
 
 
-def _table_from_json(values: dict[str, Any], path: str | Path) -> Table:
+def _table_from_json(values: dict[str, Any], path: str | Path) -> Table | Exact:
+    if "exact" in values:
+        return Exact(values["exact"])
     table = fixed_table(**{name: value for name, value in values.items() if name != "crc32"})
     if _crc32(table) != values["crc32"]:
         raise HwsimError(f"{path}: table {table.name} must be the one that was saved, got other codes on this computer")

@@ -81,6 +81,21 @@ class Table:
         return self.output.dequantize(self.lookup(self.input.quantize(x)))
 
 
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """A function of `FUNCTIONS` without a table, in float64: two libraries may give it different last bits."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name not in FUNCTIONS:
+            raise HwsimError(f"unknown function '{self.name}'{nearest(self.name, FUNCTIONS)}")
+
+    def __call__(self, x: ArrayLike) -> Reals:
+        """Values of reals, any shape."""
+        return FUNCTIONS[self.name](np.asarray(x, np.float64))
+
+
 def build_table(name: str, function: Function, input: Quantizer, output: Quantizer) -> Table:
     """table[q] = output.quantize(function(input.dequantize(q))) for every code q; at most 16 bits of input.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hwsim.errors import HwsimError
+from hwsim.execute.executor import Executable
 from hwsim.execute.semantics import profile
+from hwsim.numerics.tables import fixed_table
 from hwsim.validate import compare
 from hwsim.validate.models import bindings, read_model
 from hwsim.validate.oracles.onnx_file import read_onnx_model
+from tests.extract.onnx.test_recurrent import INPUTS, network_of
 
 X = "input.x"
 
@@ -105,3 +109,20 @@ def test_bindings_are_refused(words: list[str], message: str) -> None:
     with pytest.raises(HwsimError) as caught:
         bindings(words)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU"])
+def test_recurrent_layers_have_no_tables_because_the_file_has_none(op: str, tmp_path: Path) -> None:
+    """Two bidirectional layers over 1,000 frames, free running: shared tables would turn hundreds of codes."""
+    model, out = network_of(op, "bidirectional", np.random.default_rng(0))
+    path = model.save(tmp_path, out)
+    executable, _, _, oracle = read_onnx_model(path, {"T": 1000})
+    inputs = {"input.features": np.random.default_rng(1).standard_normal((1000, INPUTS)).astype(np.float32)}
+    report = compare(executable, oracle, inputs)
+    assert (report.tier, report.passed) == ("T2", True), str(report)
+    assert report.elements > 100_000
+    tables = replace(executable.rules, sigmoid=fixed_table("sigmoid"), tanh=fixed_table("tanh"))
+    by_table = Executable(executable.trace, executable.parameters(), executable.quantizers, rules=tables)
+    own, tabled = (compare(each, oracle, inputs, mode="free-running").mismatches for each in (executable, by_table))
+    assert own < 20
+    assert tabled > 200

@@ -11,6 +11,7 @@ from hwsim.execute.recurrence import LstmRules
 from hwsim.execute.reference.pointwise import products, requantize_codes
 from hwsim.numerics.quantizers import Quantizer, check_codes
 from hwsim.numerics.rounding import Integers, Reals
+from hwsim.numerics.tables import Table
 from hwsim.trace import Function
 
 _ADDING = (Function.ADD, Function.ADD_TANH, Function.ADD_RELU, Function.ADD_HALF)
@@ -74,6 +75,7 @@ class Elementwise(Operation):
         self.input, self.output = network.grid(self.reads[0]), network.grid(self.writes[0])
         grids = [self.output, *(network.grid(name) for name in self.reads)]
         known = not vectors and all(grid is not None and _plain(grid) for grid in grids)
+        known &= isinstance(network.rules.sigmoid, Table) or self.function != Function.GLU
         self.integer = known and network.semantics.bias == "integer"
         self.values: Reals | None = None
         self.codes: Array | None = None
@@ -115,6 +117,7 @@ class Elementwise(Operation):
         assert first is not None
         if self.function == Function.GLU:
             gate = run.network.rules.sigmoid
+            assert isinstance(gate, Table)
             a, b = np.split(run.codes(self.reads[0], first), 2, axis=-1)
             return products(a, gate.lookup(gate.input.quantize(first.dequantize(b))), first, gate.output)
         second = run.network.grid(self.reads[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from hwsim.errors import HwsimError
@@ -11,6 +10,7 @@ from hwsim.execute.executor import Executable
 from hwsim.execute.recurrence import LstmRules
 from hwsim.execute.semantics import Semantics, profile
 from hwsim.extract.onnx import ImportedNetwork, read_onnx, with_all_outputs
+from hwsim.numerics.tables import Exact
 from hwsim.validate.oracles.base import Array, Computed, Oracle, readable, with_rules
 from hwsim.validate.oracles.onnxruntime_products import import_runtime, session
 from hwsim.validate.report import Source, Tier
@@ -57,7 +57,7 @@ def read_onnx_model(
 ) -> tuple[Executable, Mapping[str, Array], tuple[str, ...], OnnxFile]:
     """An ONNX file as an executable by its own profile, its parameters, what was assumed, and its reference."""
     network = read_onnx(path, bind)
-    rules = replace(LstmRules(), gate_order=network.gate_order)
+    rules = LstmRules(Exact("sigmoid"), Exact("tanh"), network.gate_order)
     executable = Executable(
         network.trace, network.codes, network.quantizers, rules=rules, semantics=profile(network.profile)
     )

@@ -21,6 +21,7 @@ from hwsim.execute.semantics import Semantics
 from hwsim.numerics.codebook import Codebook
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.numerics.rounding import Reals
+from hwsim.numerics.tables import Exact
 from hwsim.trace import Function, Kind, Role
 from hwsim.trace import Tensor as TraceTensor
 from hwsim.train.quantizers import fake_quantize, precision_of, quantize
@@ -109,8 +110,11 @@ class Graph:
         self.steps[name] = reals / grid.scale + grid.zero_point
 
     def table(self, name: str, x: Tensor) -> Tensor:
-        """The shared table `sigmoid` or `tanh` of x."""
+        """The shared table `sigmoid` or `tanh` of x, or the function itself."""
         table = getattr(self.executable.rules, name)
+        if isinstance(table, Exact):
+            result: Tensor = getattr(torch, table.name)(x)
+            return result
         entries = (quantize(x, table.input) - table.input.code_range[0]).long()
         return torch.as_tensor(table.output.dequantize(table.codes)).to(x.dtype)[entries]
 
