@@ -236,7 +236,8 @@ def _rows(trace: Trace) -> int | None:
     touched = {int(tensor) for tensor in trace.operand_tensor[outside[owner] & (trace.operand_elements > 0)]}
     tensors = [trace.tensors[at] for at in touched]
     parameters = (Role.WEIGHT, Role.BIAS)
-    return most if all(most % t.shape[0] == 0 for t in tensors if t.role not in parameters) else None
+    rows = [t.shape for t in tensors if t.role not in parameters]
+    return most if all(len(shape) <= 2 and most % shape[0] == 0 for shape in rows) else None
 
 
 def _given_rows(inputs: Mapping[str, Array], tensors: Mapping[str, Tensor], most: int) -> int:

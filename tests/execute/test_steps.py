@@ -274,3 +274,13 @@ def test_states_in_halves() -> None:
     c = Executable(half, codes, grids).run(inputs)["net.layer0.c"]
     assert c.dtype == np.float16
     np.testing.assert_allclose(c, Executable(trace, codes, grids).run(inputs)["net.layer0.c"], rtol=5e-3, atol=1e-3)
+
+
+def test_rows_of_three_axes_are_not_counted() -> None:
+    """A log-softmax of (2, 4, 6) is of 8 rows, but its first axis has 2."""
+    b = TraceBuilder("net")
+    x, out = (b.tensor(f"net.{name}", Role.ACTIVATION, (2, 4, 6), "net") for name in ("x", "out"))
+    b.op(Kind.SOFTMAX, "net", [Operand(x, 6)], [Operand(out, 6)], m=8, n=6)
+    executable = Executable(b.build(), {}, {})
+    assert executable.rows is None
+    assert executable.run({"net.x": np.zeros((2, 4, 6))})["net.out"].shape == (2, 4, 6)
