@@ -14,7 +14,8 @@ from hwsim import __version__
 from hwsim.arch import Architecture, load_arch
 from hwsim.cost.classes import operand_formats, operation_classes
 from hwsim.cost.operation import Unit
-from hwsim.decode.search import default_settings, utterance_trace
+from hwsim.decode.rows import DecodeSchedule
+from hwsim.decode.search import decode_trace, default_settings, utterance_trace
 from hwsim.decode.settings import ASSUMED_STATISTICS, DecodeSettings, SpeechStatistics
 from hwsim.engine.run import CAUSES, ENERGY_PARTS, Engine, Run, run_trace
 from hwsim.extract import Workload, load_workload
@@ -68,6 +69,8 @@ class Result:
     components: Mapping[str, ComponentResult]
     energy_by_part_j: Mapping[str, float]
     run: Run = field(repr=False, compare=False)
+    recorded: bool = False
+    """Whether the rows of the search are those of a real decode, not of statistics."""
 
     @property
     def latency_s(self) -> float:
@@ -111,7 +114,8 @@ class Result:
         ]
         listed.append(f"workload.decode: {self.workload.spec.decode.source}")
         statistics = SpeechStatistics(frames=1, labels=0)
-        for name, why in ASSUMED_STATISTICS.get(self.settings.algorithm, {}).items():
+        assumed = {} if self.recorded else ASSUMED_STATISTICS.get(self.settings.algorithm, {})
+        for name, why in assumed.items():
             listed.append(f"decode.{name} = {getattr(statistics, name):g}: {why}")
         if self.policy.assumption:
             listed.append(f"precision.{self.policy.name}: {self.policy.assumption}")
@@ -183,21 +187,28 @@ def simulate(
     frames: int | None = None,
     engine: Engine = "fast",
     settings: DecodeSettings | None = None,
+    plan: DecodeSchedule | None = None,
 ) -> Result:
     """Simulate one utterance of a workload on an architecture.
 
     `beam`, `decoder` (alsd, tsd, greedy), `lm` (none, shallow, density-ratio) and `frames` (encoder input frames)
-    default to what the workload's file says; `settings` replaces all decode options at once. Raises HwsimError.
+    default to what the workload's file says; `settings` replaces all decode options at once. `plan`: the rows that a
+    search of real networks evaluated, in place of statistics of speech. Raises HwsimError.
     """
     machine = arch if isinstance(arch, Architecture) else load_arch(arch)
     network = workload if isinstance(workload, Workload) else load_workload(workload)
     policy = precision if isinstance(precision, PrecisionPolicy) else load_policy(precision)
     decode = settings or default_settings(network, beam=beam, algorithm=decoder, lm=lm)
     frames = network.spec.decode.frames if frames is None else frames
-    trace = utterance_trace(network, decode, frames)
+    if plan is None:
+        trace = utterance_trace(network, decode, frames)
+    else:
+        trace = decode_trace(network, decode, frames, plan)
     run = run_trace(machine, trace.with_precision(policy), engine)
     components, parts = _account(machine, run)
-    return Result(machine, network, policy, decode, frames, engine, run.schedule.cycles, components, parts, run)
+    return Result(
+        machine, network, policy, decode, frames, engine, run.schedule.cycles, components, parts, run, plan is not None
+    )
 
 
 def _account(arch: Architecture, run: Run) -> tuple[dict[str, ComponentResult], dict[str, float]]:

@@ -83,7 +83,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, progress: Progress) -> list[Row]
     ours_not = set(multiprocessing.active_children())
     forking = "fork" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if forking else None)
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=start_worker) as pool:
         try:
             running = {pool.submit(run_chunk, [jobs[i] for i in chunk]): chunk for chunk in chunks}
             _collect(running, rows, progress)
@@ -118,7 +118,7 @@ def _chunks(jobs: Sequence[Job], workers: int) -> list[list[int]]:
     return [indices[at : at + size] for _, indices in runs for at in range(0, len(indices), size)]
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
     """Leave interrupts to the parent process, and end when it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
