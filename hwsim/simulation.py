@@ -200,10 +200,7 @@ def simulate(
     policy = precision if isinstance(precision, PrecisionPolicy) else load_policy(precision)
     decode = settings or default_settings(network, beam=beam, algorithm=decoder, lm=lm)
     frames = network.spec.decode.frames if frames is None else frames
-    if plan is None:
-        trace = utterance_trace(network, decode, frames)
-    else:
-        trace = decode_trace(network, decode, frames, plan)
+    trace = utterance_trace(network, decode, frames) if plan is None else decode_trace(network, decode, frames, plan)
     run = run_trace(machine, trace.with_precision(policy), engine)
     components, parts = _account(machine, run)
     return Result(
