@@ -26,7 +26,7 @@ $(VENV):
 # constraints hold for the backend too, in every version of pip.
 $(DEMO): $(VENV) pyproject.toml constraints.txt
 	$(PIP) hatchling
-	$(PIP) --no-build-isolation --editable '.[plot]'
+	$(PIP) --no-build-isolation --editable '.[plot,speech]'
 	@$(BIN)/hwsim simulate rapid_4core rnnt_mlperf > /dev/null  # compiles the engine, once
 	@touch $@
 

@@ -212,3 +212,50 @@ def data(
     from hwsim.cli.data import run_data
 
     run_data(workload, out, seed, utterances)
+
+
+@app.command(short_help="Train the networks of a recognizer.")
+def train(
+    workload: Workload,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Speech set, of hwsim data.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the checkpoints, one folder a network.")],
+    precision: Annotated[
+        str, typer.Option(metavar="P", help="fp32, fp16, int8, int4, int4-native, gq5 or int4-2:4.")
+    ] = "int4",
+    network: Annotated[str, typer.Option(metavar="NAME", help="transducer, external_lm, source_lm or all.")] = "all",
+    epochs: Annotated[str | None, typer.Option(metavar="N", help="Of the last stage; default: the recipe's.")] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="Random numbers; default: 0.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Float checkpoint to begin with; default: one is trained.")
+    ] = None,
+) -> None:
+    """Train in float, then in low precision from there. A run that was stopped goes on where it was."""
+    from hwsim.cli.train import run_train
+
+    run_train(workload, network, precision, data, out, epochs, seed, start)
+
+
+@app.command(short_help="Word error rate, real-time factor and energy of one recognizer.")
+def study(
+    workload: Workload,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for study.csv, study.png and what is done so far.")],
+    arch: Annotated[str, typer.Option(metavar="NAME,...", help="Architectures.")] = "rapid_4core,edge_npu",
+    precision: Annotated[str, typer.Option(metavar="P,...", help="Recognizers.")] = "fp16,int8,int4,gq5,int4-2:4",
+    beam: Annotated[str, typer.Option(metavar="N,...", help="Beam widths; 1 is greedy search.")] = "1,2,4,8,16",
+    lm: Annotated[
+        str, typer.Option(metavar="NAME,...", help="none, shallow, density-ratio.")
+    ] = "none,shallow,density-ratio",
+    utterances: Annotated[str | None, typer.Option(metavar="N", help="The first N of the split; default: all.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Speech of `hwsim data`; default: what ships with the workload.")
+    ] = None,
+    split: Annotated[str, typer.Option(metavar="NAME", help="Split of the speech.")] = "test_mild",
+    recognizers: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Recognizers of `hwsim train`; default: what ships.")
+    ] = None,
+    decoder: Annotated[str, typer.Option(metavar="NAME", help="alsd, tsd or maes for beams above 1.")] = "alsd",
+) -> None:
+    """Decode speech in integers and time each decode: WER, RTF and energy of every point, as a table and a figure."""
+    from hwsim.cli.study import Words, run_grid
+
+    run_grid(Words(workload, out, arch, precision, beam, lm, utterances, data, split, recognizers, decoder))

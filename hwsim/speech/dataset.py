@@ -226,3 +226,28 @@ def load_text(folder: str | Path) -> list[str]:
     path = Path(folder) / TEXT
     check_file(path, load_manifest(folder).text)
     return path.read_text(encoding="utf-8").splitlines()
+
+
+def save_part(folder: str | Path, out: Path, splits: Sequence[str], utterances: int) -> Manifest:
+    """The first utterances of some splits as a set of their own, normalized as the whole set is; no text.
+
+    Raises HwsimError as `load_split`, and for more utterances than a split has.
+    """
+    manifest = load_manifest(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    entries = {}
+    for name in splits:
+        split = load_split(Path(folder) / f"{name}.npz")
+        if not 1 <= utterances <= len(split):
+            raise HwsimError(f"utterances must be 1 to {len(split)}, those of {name}, got {utterances}")
+        frames, labels = split.feature_offsets[: utterances + 1], split.label_offsets[: utterances + 1]
+        of_each = ("transcripts", "voices", "noises", "snr_db", "samples")
+        whole = {field: getattr(split, field)[:utterances] for field in of_each}
+        part = Split(
+            name, split.features[: frames[-1]], frames, split.labels[: labels[-1]], labels, **whole,
+            sample_rate_hz=split.sample_rate_hz,
+        )  # fmt: skip
+        entries[name] = save_split(part, out / f"{name}.npz")
+    part_of = manifest.model_copy(update={"utterances": utterances, "splits": entries})
+    write_manifest(part_of, out)
+    return part_of

@@ -11,20 +11,31 @@ except ImportError:
     raise HwsimError("hwsim.train needs PyTorch: install hwsim[torch]") from None
 
 from hwsim.train.attention import QuantAttention, Recipes
+from hwsim.train.checkpoint import ModelConfig, load_checkpoint, read_config, save_checkpoint, ship
 from hwsim.train.conformer import QuantConformerBlock
 from hwsim.train.convolution import QuantConv1d
+from hwsim.train.emit_transducer import convert_language_model, convert_transducer
 from hwsim.train.export import Converted, convert, export
+from hwsim.train.fit import FitSettings, fit
+from hwsim.train.language_model import QuantLanguageModel
+from hwsim.train.loss import transducer_loss
 from hwsim.train.modules import QuantActivation, QuantEmbedding, QuantLayerNorm, QuantLinear
 from hwsim.train.network import record
 from hwsim.train.quantizers import DynamicQuantizer, FakeQuantizer, LearnedBounds, fake_quantize, quantize
+from hwsim.train.recipes import RECIPES, NetworkRecipe, network_recipe
 from hwsim.train.recurrent import QuantGRU, QuantLSTM
 from hwsim.train.store import load_parameters, save_parameters
+from hwsim.train.transducer import QuantTransducer
 
 __all__ = [
+    "RECIPES",
     "Converted",
     "DynamicQuantizer",
     "FakeQuantizer",
+    "FitSettings",
     "LearnedBounds",
+    "ModelConfig",
+    "NetworkRecipe",
     "QuantActivation",
     "QuantAttention",
     "QuantConformerBlock",
@@ -32,15 +43,26 @@ __all__ = [
     "QuantEmbedding",
     "QuantGRU",
     "QuantLSTM",
+    "QuantLanguageModel",
     "QuantLayerNorm",
     "QuantLinear",
+    "QuantTransducer",
     "Recipes",
     "convert",
+    "convert_language_model",
+    "convert_transducer",
     "export",
     "fake_quantize",
+    "fit",
+    "load_checkpoint",
     "load_parameters",
+    "network_recipe",
     "quantize",
+    "read_config",
     "record",
+    "save_checkpoint",
     "save_parameters",
+    "ship",
+    "transducer_loss",
 ]
 del _torch

@@ -9,6 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from hwsim.errors import HwsimError
+from hwsim.execute.projection import Coding
+from hwsim.numerics.codebook import Codebook
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.trace import Role, TraceBuilder
 from hwsim.train.modules import Grid
@@ -25,7 +27,7 @@ class Draft:
     builder: TraceBuilder
     frames: int
     codes: dict[str, Any] = field(default_factory=dict)
-    quantizers: dict[str, Quantizer] = field(default_factory=dict)
+    quantizers: dict[str, Coding] = field(default_factory=dict)
     x: list[int] = field(default_factory=list)
     width: int = 0
     gate_order: str = ""
@@ -49,10 +51,10 @@ class Draft:
         """A bias, or another vector that is used as it is."""
         self.codes[name] = value.detach().cpu().double().numpy()
 
-    def activation(self, name: str, grid: Grid | Quantizer | None) -> None:
+    def activation(self, name: str, grid: Grid | Coding | None) -> None:
         """The grid of an activation, if it has one."""
         if grid is not None:
-            self.quantizers[name] = grid if isinstance(grid, Quantizer) else grid.quantizer()
+            self.quantizers[name] = grid if isinstance(grid, Quantizer | Codebook) else grid.quantizer()
 
     def product_input(self, weight: str, grid: Grid | None) -> None:
         """The grid on which a product takes x, where that is not the one x is stored on."""

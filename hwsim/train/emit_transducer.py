@@ -109,8 +109,8 @@ def _stack(draft: Draft, stack: LstmStack, name: str) -> None:
         _fill_lstm(draft, title, part)
         declared.project_input(b, draft.x, rows)
         declared.step(b, rows)
-        draft.x = [declared.h, row] if stack.spec.dense_inputs else [declared.h]
-    draft.x = draft.x[:1]
+        draft.x = [row, declared.h] if stack.spec.dense_inputs else [declared.h]
+    draft.x = draft.x[-1:]
 
 
 def _product(draft: Draft, name: str, layer: str, part: QuantLinear, out: str) -> int:

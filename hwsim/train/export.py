@@ -10,8 +10,8 @@ from torch import nn
 
 from hwsim.errors import HwsimError
 from hwsim.execute.executor import Executable
+from hwsim.execute.projection import Coding
 from hwsim.execute.recurrence import LstmRules
-from hwsim.numerics.quantizers import Quantizer
 from hwsim.trace import Trace, TraceBuilder
 from hwsim.train.attention import QuantAttention
 from hwsim.train.conformer import QuantConformerBlock
@@ -43,7 +43,7 @@ class Converted:
 
     trace: Trace
     codes: dict[str, Any]
-    quantizers: dict[str, Quantizer]
+    quantizers: dict[str, Coding]
     rules: LstmRules
 
     def executable(self) -> Executable:

@@ -34,11 +34,12 @@ def load_parameters(module: nn.Module, path: str | Path) -> None:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(9)
     except OSError as error:
         raise HwsimError(f"{path}: must be a safetensors file, got {(error.strerror or str(error)).lower()}") from None
     for magic, what in _PICKLES.items():
-        if start.startswith(magic):
+        # A header of safetensors begins at byte 8, after its length, which may look like the start of a pickle.
+        if start.startswith(magic) and start[8:] != b"{":
             raise HwsimError(f"{path}: must be a safetensors file, got {what}, which could run code and is not read")
     try:
         found = load_file(str(path))

@@ -1,0 +1,51 @@
+"""The number formats of a recognizer as a precision policy, so that what is timed is what was decoded."""
+
+from __future__ import annotations
+
+from hwsim.execute.executor import Executable
+from hwsim.execute.projection import Coding
+from hwsim.numerics import NumberFormat, PrecisionPolicy
+from hwsim.numerics.codebook import Codebook
+from hwsim.numerics.policy import LayerPrecision, PartialPrecision
+from hwsim.recognize.recognizer import Recognizer
+from hwsim.trace import Role, Tensor
+
+ASSUMPTION = "cell states and gate sums are timed in fp16 and biases in fp32; the decode computes them in float64"
+_STATE, _BIAS = NumberFormat("fp16"), NumberFormat("fp32")
+
+
+def policy_of(recognizer: Recognizer, name: str) -> PrecisionPolicy:
+    """One rule for each layer with weights: their format, and that of the activations that meet them."""
+    rules: dict[str, PartialPrecision] = {}
+    for executable in recognizer.networks.values():
+        inputs = _inputs(executable)
+        for tensor in executable.trace.tensors:
+            if tensor.role == Role.WEIGHT:
+                weights = weight_format(tensor, executable.quantizers.get(tensor.name))
+                activations = inputs.get(tensor.name, NumberFormat(weights.compute))
+                rules[tensor.layer] = PartialPrecision(weights, activations, _STATE, _BIAS, optional=True)
+    default = LayerPrecision(*([_STATE] * 4))
+    return PrecisionPolicy(name, tuple(rules.items()), default, ASSUMPTION)
+
+
+def weight_format(tensor: Tensor, coding: Coding | None) -> NumberFormat:
+    """The format of a weight from its codes' grid, with the N:M rule of its tensor; fp16 of reals that are halves."""
+    declared = NumberFormat.parse(tensor.format)
+    if coding is None:
+        return declared
+    if isinstance(coding, Codebook):
+        return NumberFormat(f"codebook{coding.bits}", sparsity=declared.sparsity)
+    granularity = "group" if coding.group_size else "channel" if coding.scale.size > 1 else "tensor"
+    return NumberFormat(
+        f"int{coding.bits}", granularity, coding.group_size, bool(coding.zero_point.any()), declared.sparsity  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _inputs(executable: Executable) -> dict[str, NumberFormat]:
+    """Of each product's weight: the integer format of its activations."""
+    found = {}
+    for name, projection in executable.projections.items():
+        grid = getattr(projection, "input", None)
+        if grid is not None:
+            found[name] = NumberFormat(f"int{grid.bits}")
+    return found

@@ -1,0 +1,93 @@
+"""How each precision trains a transducer: the grids of matrices and of the activations that meet them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hwsim.errors import HwsimError, nearest
+from hwsim.numerics.calibration import BoundAware, Calibration, MinMax, NativeQat, Sawb
+from hwsim.numerics.codebook import MuLaw
+from hwsim.numerics.formats import Sparsity
+from hwsim.numerics.quantizers import Quantizer
+from hwsim.train.modules import Recipe
+from hwsim.train.quantizers import LearnedBounds
+from hwsim.train.weights import SparseWeights, WeightRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedRange:
+    """Bounds that are trained (PACT), from `lower` and `upper`."""
+
+    lower: float
+    upper: float
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRecipe:
+    """Grids of a transducer or a language model. None leaves reals; biases are always reals."""
+
+    name: str
+    weight: WeightRecipe | None = None
+    """Matrices of LSTMs and projections."""
+    embedding: Calibration | None = None
+    """The table of labels, whose rows meet the weights of the first layer."""
+    features: Calibration | LearnedRange | None = None
+    """What enters the encoder."""
+    hidden: Calibration | None = None
+    """Hidden states of LSTMs."""
+    joint: Calibration | None = None
+    """What the joint's activation writes."""
+    cell: Quantizer | None = None
+    """Cell states."""
+    note: str = ""
+    """What was chosen beyond the source of the recipe."""
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether anything is on a grid."""
+        return self.weight is not None
+
+    def features_grid(self) -> Recipe | None:
+        """The recipe of the input, bounds that are trained as a module of their own."""
+        if isinstance(self.features, LearnedRange):
+            return LearnedBounds(self.features.lower, self.features.upper, self.features.bits)
+        return self.features
+
+
+INT16_CELL = Quantizer(np.asarray(2.0**-11), 16)
+"""An int16 cell state in steps of 2^-11, up to 16."""
+_INT4: dict[str, Any] = {
+    "embedding": Sawb(4), "features": LearnedRange(-2.0, 2.0, 4), "hidden": BoundAware(1.0, 4),
+    "joint": BoundAware(1.0, 4),
+}  # fmt: skip
+_INT8: dict[str, Any] = {
+    "embedding": NativeQat(8), "features": MinMax(8), "hidden": BoundAware(1.0, 8), "joint": BoundAware(1.0, 8),
+}  # fmt: skip
+RECIPES: dict[str, NetworkRecipe] = {
+    recipe.name: recipe
+    for recipe in (
+        NetworkRecipe("fp32"),
+        NetworkRecipe("fp16", note="trained as fp32; rounded to halves where it is executed"),
+        NetworkRecipe("int8", NativeQat(8, axis=1), **_INT8),
+        NetworkRecipe("int4", Sawb(4), **_INT4, note="first and last layer in 4 bits as well, as in Fasoli 2022"),
+        NetworkRecipe(
+            "int4-native", NativeQat(4, axis=1), embedding=NativeQat(4), features=NativeQat(4), hidden=NativeQat(4),
+            joint=NativeQat(4), note="activations on grids of the range seen in training, not dynamic",
+        ),
+        NetworkRecipe("gq5", MuLaw(5), **_INT8, note="activations in 8 bits; the table of labels in 8 bits"),
+        NetworkRecipe("int4-2:4", SparseWeights(Sawb(4), Sparsity(2, 4)), **_INT4,
+                      note="the table of labels, which is looked up, is dense"),
+    )
+}  # fmt: skip
+"""By precision name."""
+
+
+def network_recipe(name: str) -> NetworkRecipe:
+    """The recipe of a precision. Raises HwsimError for an unknown name."""
+    if name not in RECIPES:
+        raise HwsimError(f"unknown training precision '{name}'{nearest(name, RECIPES)}")
+    return RECIPES[name]
