@@ -7,7 +7,7 @@ from pathlib import Path
 from hwsim.cli.options import choice, integer
 from hwsim.cli.printing import progress_bar, say
 from hwsim.errors import HwsimError
-from hwsim.extract import load_workload
+from hwsim.extract import Workload, load_workload
 from hwsim.report.files import check_output_folder
 from hwsim.report.layout import facts_grid
 
@@ -45,6 +45,20 @@ def run_train(workload: str, network: str, precision: str, data: Path, out: Path
             **{_title(key): f"{value:g}" for key, value in config.figures.items()},
         }
         say(facts_grid(facts), f"Wrote {request.out}", "")
+    if network == ALL:
+        _write_recognizer(loaded, out, data)
+
+
+def _write_recognizer(workload: Workload, out: Path, data: Path) -> None:
+    """The networks in one file, as executables."""
+    from hwsim.recognize import save_recognizer
+    from hwsim.recognize.store import recognizer_file
+    from hwsim.train.recognizer import build_recognizer, fusions_of
+
+    recognizer = build_recognizer(out, data, fusions_of(workload.spec))
+    path = out / recognizer_file(recognizer.about["precision"])
+    save_recognizer(recognizer, path)
+    say(f"Wrote {path}: decode with it by hwsim study {workload.name} --recognizers {out} --data {data}")
 
 
 def _title(key: str) -> str:

@@ -67,6 +67,18 @@ class JointSpec(Frozen):
     source: str
 
 
+class FusionSpec(Frozen):
+    """Weights of language models in a search, of natural logarithms."""
+
+    weight: Annotated[float, Field(ge=0)]
+    """mu, of the external language model."""
+    source_weight: Annotated[float, Field(ge=0)] = 0.0
+    """lambda, of the source language model, which is taken off."""
+    length_reward: float = 0.0
+    """rho, added for each label."""
+    source: str
+
+
 class DecodeDefaults(Frozen):
     """How the network is decoded when the user does not say otherwise."""
 
@@ -77,6 +89,8 @@ class DecodeDefaults(Frozen):
     labels_per_second: Annotated[float, Field(gt=0)]
     u_max_ratio: Annotated[float, Field(gt=0, le=1)] = 0.5
     """ALSD: U_max as a share of the encoder's output frames."""
+    fusions: dict[Literal["shallow", "density-ratio"], FusionSpec] = Field(default_factory=dict)
+    """Weights of language models for each kind of fusion; a search without them has its own defaults."""
     lm_cache: bool = True
     """Whether language model states are cached by label prefix, as prediction network outputs are."""
     source: str

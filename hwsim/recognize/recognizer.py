@@ -47,7 +47,8 @@ class Recognizer:
     words: tuple[str, ...]
     stack: int = 1
     """How many frames of features the encoder reads for each row that it gives."""
-    fusion: Fusion = field(default_factory=Fusion)
+    fusions: Mapping[str, Fusion] = field(default_factory=dict)
+    """Weights of language models by the kind of fusion, `shallow` and `density-ratio`; `Fusion()` where none are."""
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -82,7 +83,7 @@ class Recognizer:
                 raise HwsimError(f"lm {settings.lm} must have {name} in the recognizer, got {', '.join(self.networks)}")
             models.append(StepNetwork(self.networks[name], f"{name}.output.logits"))
         networks = JointNetwork(self.networks["prediction"], self.networks["joint"])
-        return Search(networks, settings, fusion or self.fusion, models)
+        return Search(networks, settings, fusion or self.fusions.get(settings.lm), models)
 
     def encode(self, features: Array) -> Array:
         """What the joint reads of a whole utterance (T, K): (T', J) reals."""

@@ -17,7 +17,13 @@ from hwsim.trace.store import read_checked, seal, write_whole
 
 VERSION = 1
 KIND = "recognizer file"
+SUFFIX = ".recognizer"
 _HEADER, _SUFFIX = "recognizer.json", ".hwsim"
+
+
+def recognizer_file(precision: str) -> str:
+    """Name of the file of a precision: `int4-2:4` is `int4-2of4.recognizer`, which every file system takes."""
+    return precision.replace(":", "of") + SUFFIX
 
 
 def save_recognizer(recognizer: Recognizer, path: str | Path) -> None:
@@ -26,7 +32,7 @@ def save_recognizer(recognizer: Recognizer, path: str | Path) -> None:
         "hwsim_recognizer": VERSION,
         "words": recognizer.words,
         "stack": recognizer.stack,
-        "fusion": asdict(recognizer.fusion),
+        "fusions": {name: asdict(fusion) for name, fusion in recognizer.fusions.items()},
         "about": recognizer.about,
     }
     members = {_HEADER: json.dumps(header, sort_keys=True).encode()}
@@ -54,4 +60,5 @@ def load_recognizer(path: str | Path) -> Recognizer:
             if member.endswith(_SUFFIX):
                 (Path(folder) / member).write_bytes(archive.read(member))
                 networks[member.removesuffix(_SUFFIX)] = load_executable(Path(folder) / member)
-    return Recognizer(networks, tuple(header["words"]), header["stack"], Fusion(**header["fusion"]), header["about"])
+    fusions = {name: Fusion(**values) for name, values in header["fusions"].items()}
+    return Recognizer(networks, tuple(header["words"]), header["stack"], fusions, header["about"])

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from hwsim.arch import load_arch
 from hwsim.errors import HwsimError
 from hwsim.extract import load_workload
+from hwsim.recognize.store import SUFFIX
 from hwsim.study.request import StudyRequest
 from hwsim.study.store import Row, RowStore
 from hwsim.study.table import study_table
-from hwsim.study.work import SUFFIX, Chunk, chunks_of, recognizer_of, run_chunk, split_of
+from hwsim.study.work import Chunk, chunks_of, recognizer_of, run_chunk, split_of
 from hwsim.sweep.work import start_worker
 
 if TYPE_CHECKING:

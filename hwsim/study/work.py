@@ -15,12 +15,12 @@ from hwsim.extract import load_workload
 from hwsim.recognize import Recognizer, load_recognizer
 from hwsim.recognize.errors import word_errors
 from hwsim.recognize.policy import policy_of
+from hwsim.recognize.store import SUFFIX, recognizer_file
 from hwsim.simulation import simulate
 from hwsim.speech.dataset import Split, load_split
 from hwsim.study.request import Search, StudyRequest
 from hwsim.study.store import Row
 
-SUFFIX = ".recognizer"
 CHUNK = 10
 
 
@@ -64,7 +64,7 @@ def _recognizer(path: str) -> Recognizer:
 
 def recognizer_of(request: StudyRequest, precision: str) -> Recognizer:
     """The recognizer of a precision. Raises HwsimError when its file is not there, or another workload's."""
-    path = request.recognizers / f"{precision}{SUFFIX}"
+    path = request.recognizers / recognizer_file(precision)
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in request.recognizers.glob(f"*{SUFFIX}"))) or "none"
         raise HwsimError(f"precision {precision} must have a file {path.name} in {request.recognizers}, got {known}")

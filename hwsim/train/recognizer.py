@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hwsim.decode.settings import Fusion
 from hwsim.errors import HwsimError
+from hwsim.extract.spec import NetworkSpec
 from hwsim.numerics import NumberFormat, load_policy
 from hwsim.recognize import Recognizer
 from hwsim.speech.dataset import load_manifest
@@ -26,28 +28,34 @@ FRAMES, ROWS = 512, 64
 HALF = "fp16"
 
 
-def build_recognizer(folder: str | Path, data: str | Path, fusion: Fusion | None = None) -> Recognizer:
+def build_recognizer(folder: str | Path, data: str | Path, fusions: Mapping[str, Fusion] | None = None) -> Recognizer:
     """The recognizer of the checkpoints in `folder/transducer`, and in `external_lm` and `source_lm` where they are.
 
-    `data`: the speech set, which says what the labels mean. Raises HwsimError for checkpoints that are missing, of
-    different precisions, or of another speech set than `data`.
+    `data`: the speech set, which says what the labels mean. `fusions`: weights of language models, see `fusions_of`.
+    Float networks are executed in FP16. Raises HwsimError for checkpoints that are missing, of different precisions,
+    or of another number of words than `data`.
     """
     root = Path(folder)
     names = [TRANSDUCER, *(name for name in MODELS if (root / name).is_dir())]
     configs = {name: read_config(root / name) for name in names}
     first, manifest = configs[TRANSDUCER], load_manifest(data)
     for name, config in configs.items():
-        if config.precision != first.precision:
+        if _executed(config) != _executed(first):
             raise HwsimError(f"{root / name}: must be {first.precision}, as the transducer, got {config.precision}")
     if len(manifest.words) + 1 != first.workload.joint.outputs:
         raise HwsimError(f"{data}: must have {first.workload.joint.outputs - 1} words, got {len(manifest.words)}")
-    recipe = network_recipe(first.precision)
+    recipe = network_recipe(_executed(first))
     parts: dict[str, Converted] = {}
     for name in names:
         parts |= _parts(load_checkpoint(root / name).double().eval(), name)
     networks = {name: with_formats(part, recipe).executable() for name, part in parts.items()}
     stack = first.workload.encoder.stack_factor if first.workload.encoder.stack_before_layer is not None else 1
-    return Recognizer(networks, manifest.words, stack, fusion or Fusion(), _about(configs))
+    return Recognizer(networks, manifest.words, stack, fusions or {}, _about(configs))
+
+
+def fusions_of(spec: NetworkSpec) -> dict[str, Fusion]:
+    """The weights of language models that a workload's file gives."""
+    return {name: Fusion(one.weight, one.source_weight, one.length_reward) for name, one in spec.decode.fusions.items()}
 
 
 def _parts(network: Any, name: str) -> dict[str, Converted]:
@@ -81,4 +89,9 @@ def _about(configs: dict[str, ModelConfig]) -> dict[str, Any]:
     first = configs[TRANSDUCER]
     kept = ("command", "seed", "epochs", "data_sha256", "torch", "figures")
     networks = {name: {key: config.model_dump(mode="json")[key] for key in kept} for name, config in configs.items()}
-    return {"workload": first.workload.name, "precision": first.precision, "networks": networks}
+    return {"workload": first.workload.name, "precision": _executed(first), "networks": networks}
+
+
+def _executed(config: ModelConfig) -> str:
+    """The precision in which a checkpoint is executed: float ones in halves."""
+    return config.precision if network_recipe(config.precision).is_quantized else HALF

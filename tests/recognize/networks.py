@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from hwsim.decode.settings import Fusion  # noqa: E402
 from hwsim.extract import load_workload  # noqa: E402
 from hwsim.recognize import Recognizer  # noqa: E402
 from hwsim.train.emit_transducer import convert_language_model, convert_transducer  # noqa: E402
@@ -19,6 +20,7 @@ from hwsim.train.search import GraphTransducer, graph_language_model  # noqa: E4
 from hwsim.train.transducer import QuantTransducer, matrices  # noqa: E402
 
 FRAMES, ROWS, LABELS = 40, 8, 24
+FUSIONS = {"density-ratio": Fusion(0.6, 0.4, 0.3)}
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,6 @@ def both(precision: str) -> Both:
         parts[name] = convert_language_model(model, ROWS, name)
     networks = {name: with_formats(part, recipe).executable() for name, part in parts.items()}
     words = tuple(spec.speech.words) if spec.speech else ()
-    recognizer = Recognizer(networks, words, 2, about={"workload": "digits", "precision": precision})
+    recognizer = Recognizer(networks, words, 2, FUSIONS, {"workload": "digits", "precision": precision})
     first, second = (graph_language_model(model) for model in models)
     return Both(recognizer, GraphTransducer(network), (first, second))

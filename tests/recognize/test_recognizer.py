@@ -13,7 +13,7 @@ from hwsim.errors import HwsimError
 from hwsim.recognize import Recognizer, load_recognizer, save_recognizer
 from hwsim.recognize.errors import word_errors
 from hwsim.recognize.policy import policy_of
-from tests.recognize.networks import both
+from tests.recognize.networks import FUSIONS, both
 
 SETTINGS = [
     DecodeSettings("greedy", 1, lm="none", max_symbols_per_frame=1),
@@ -38,7 +38,7 @@ def test_integers_find_what_the_float64_graph_finds(precision: str, settings: De
     for frames in (1, 33, 90):
         x = features(frames, frames)
         found = pair.recognizer.transcribe(x, settings, n_best=4)
-        wanted = decode(pair.graph, pair.graph.encode(x), settings, pair.recognizer.fusion, models, 4)  # type: ignore[arg-type]
+        wanted = decode(pair.graph, pair.graph.encode(x), settings, FUSIONS.get(settings.lm), models, 4)  # type: ignore[arg-type]
         assert [one.labels for one in found.decoded.n_best] == [one.labels for one in wanted.n_best]
         scores = [score for _, score in found.n_best]
         np.testing.assert_allclose(scores, [one.score for one in wanted.n_best], rtol=1e-9)
