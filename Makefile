@@ -37,12 +37,15 @@ $(DEV): $(VENV) pyproject.toml constraints.txt
 	$(PIP) --no-build-isolation --editable '.[plot,dev]'
 	@touch $@ $(DEMO)
 
-# The sweep ends with the path of its plot, the reproduction with the table beside the published figures.
+# The sweep ends with the path of its plot, the reproduction with the table beside the published figures, the study of
+# the recognizers that ship with the points that no other beats.
 demo: install
 	$(BIN)/hwsim sweep rapid_4core rnnt_swb300 --precision fp16,int8,int4 --beam 1,2,4,8,16,32 \
 		--lm density-ratio --out out/demo
 	$(BIN)/hwsim reproduce rnnt-int4 --out out/demo
+	$(BIN)/hwsim study digits --utterances 20 --out out/demo/study
 	@echo; echo 'RTF over beam width and precision: out/demo/rtf_over_beam.png'
+	@echo 'WER, RTF and energy of recognizers that ship: out/demo/study/study.png'
 
 # Threads of BLAS only wait for each other on a machine of few cores.
 test: install-dev

@@ -75,10 +75,12 @@ def _draw(ax: Any, frame: pd.DataFrame, column: str) -> None:
         ax.errorbar([best[column]], [100 * best["wer"]], yerr=bars, color=colour, linewidth=0.8, capsize=2, zorder=1)
         for lm, marker in zip(lms, MARKERS, strict=False):
             part = own[own["lm"] == lm]
-            ax.scatter(
-                part[column], 100 * part["wer"], s=LEAST_AREA + AREA * part["beam"], c=colour, marker=marker,
-                alpha=0.75, linewidths=1.2, edgecolors=["black" if on else "none" for on in part["pareto"]], zorder=2,
-            )  # fmt: skip
+            for points, style in (
+                (part, {"facecolors": colour, "edgecolors": "none", "alpha": 0.6, "zorder": 2}),
+                (part[part["pareto"]], {"facecolors": "none", "edgecolors": "black", "linewidths": 1.4, "zorder": 3}),
+            ):
+                area = LEAST_AREA + AREA * points["beam"]
+                ax.scatter(points[column], 100 * points["wer"], s=area, marker=marker, **style)
 
 
 def _legend(frame: pd.DataFrame) -> list[Any]:
