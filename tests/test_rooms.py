@@ -13,7 +13,7 @@ import hwsim
 
 ROOT = Path(__file__).resolve().parent.parent
 
-FOUNDATION = ("errors", "config", "catalogue")
+FOUNDATION = ("errors", "config", "catalogue", "workers")
 ORDER = (
     "speech",
     "numerics",

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from hwsim.speech.grammar import sample_sentences
 from hwsim.speech.spec import SpeechSpec
 from hwsim.speech.synthesis import Espeak, Synthesizer
 from hwsim.speech.utterance import Spoken, generator
+from hwsim.workers import cores
 
 PARTIAL = ".partial-"
 
@@ -109,7 +109,7 @@ def build(request: Request, out: str | Path, synthesizer: Synthesizer | None = N
     try:
         folder.mkdir(parents=True, exist_ok=True)
         work = Work(request.spec, request.used_seed, synthesizer, folder)
-        _run(request, work, workers or _cores(), on_utterance or (lambda done, total: None))
+        _run(request, work, workers or cores(), on_utterance or (lambda done, total: None))
         # Without a manifest no reader takes a folder that is half old and half new.
         (out / MANIFEST).unlink(missing_ok=True)
         manifest = _assemble(request, folder, out, versions)
@@ -180,9 +180,3 @@ def _write_text(request: Request, out: Path) -> FileEntry:
     path.write_text("\n".join(sentences) + "\n", encoding="utf-8")
     words = sum(len(sentence.split()) for sentence in sentences)
     return FileEntry(sha256=sha256(path), utterances=len(sentences), words=words)
-
-
-def _cores() -> int:
-    with suppress(AttributeError):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
 import zipfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hwsim.errors import HwsimError
 from hwsim.speech.audio import Samples
 from hwsim.speech.spec import SpeechSpec
 from hwsim.speech.synthesis import Synthesizer
 from hwsim.speech.utterance import Spoken, make_pool, make_utterance
+from hwsim.workers import in_workers
 
 CHUNK = 50
 """Utterances of a chunk: about a second of work."""
@@ -116,23 +112,9 @@ def run_all(work: Work, chunks: Sequence[Chunk], workers: int, on_chunk: Callabl
         for chunk in chunks:
             on_chunk(run_chunk(work, chunk))
         return
-    ours_not = set(multiprocessing.active_children())
-    forking = "fork" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("fork" if forking else None)
-    with ProcessPoolExecutor(min(workers, len(chunks)), context, initializer=_start_worker) as pool:
-        try:
-            running: list[Future[int]] = [pool.submit(run_chunk, work, chunk) for chunk in chunks]
-            for finished in as_completed(running):
-                on_chunk(finished.result())
-        except BaseException as error:
-            for process in set(multiprocessing.active_children()) - ours_not:
-                process.terminate()
-            pool.shutdown(wait=True, cancel_futures=True)
-            if isinstance(error, BrokenProcessPool):
-                raise HwsimError(
-                    "a worker that makes speech was killed, perhaps for want of memory; fewer workers need less"
-                ) from None
-            raise
+    make = partial(run_chunk, work)
+    for _, count in in_workers(make, chunks, workers, "speech build"):
+        on_chunk(count)
 
 
 def _read_pool(path: Path) -> list[Samples]:
@@ -141,21 +123,7 @@ def _read_pool(path: Path) -> list[Samples]:
 
 
 def _write(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    with unfinished.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
-    partial.replace(path)
-
-
-def _start_worker() -> None:
-    """Leave interrupts to the parent process, and end when it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    unfinished.replace(path)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +16,7 @@ from hwsim.study.request import StudyRequest
 from hwsim.study.store import Row, RowStore
 from hwsim.study.table import study_table
 from hwsim.study.work import Chunk, chunks_of, recognizer_of, run_chunk, split_of
-from hwsim.sweep.work import start_worker
+from hwsim.workers import cores, in_workers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +40,7 @@ def run_study(
     tell = on_row or (lambda done, total: None)
     tell(done, total)
     try:
-        for rows in _results(left, jobs or _cores()):
+        for rows in _results(left, jobs or cores()):
             store.add(rows)
             done += len(rows)
             tell(done, total)
@@ -77,18 +74,5 @@ def _results(chunks: list[Chunk], workers: int) -> Iterator[list[Row]]:
         yield from map(run_chunk, chunks)
         return
     yield run_chunk(chunks[0])  # compiles and loads here, for the workers to start with
-    forking = "fork" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("fork" if forking else None)
-    with ProcessPoolExecutor(workers, context, initializer=start_worker) as pool:
-        try:
-            for finished in as_completed([pool.submit(run_chunk, chunk) for chunk in chunks[1:]]):
-                yield finished.result()
-        except BaseException as error:
-            pool.shutdown(wait=False, cancel_futures=True)
-            if isinstance(error, BrokenProcessPool):
-                raise HwsimError("a worker of the study was killed, perhaps for want of memory; run it again") from None
-            raise
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for _, rows in in_workers(run_chunk, chunks[1:], workers, "study"):
+        yield rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from hwsim.sweep.grid import SweepRequest, points
 from hwsim.sweep.row import describe, table
 from hwsim.sweep.store import output_folder, write_table
 from hwsim.sweep.work import Job, Progress, run_here, run_jobs
+from hwsim.workers import cores
 
 FEW_POINTS = 8
 """A grid this small runs faster here than workers start."""
@@ -39,7 +39,7 @@ def run_sweep(
         raise HwsimError(f"jobs must be at least 1, got {jobs}")
     work = prepare(request)
     few = len(work) <= FEW_POINTS and request.engine == "fast"
-    workers = min(len(work), jobs or (1 if few else _cores()))
+    workers = min(len(work), jobs or (1 if few else cores()))
     progress: Progress = on_point or (lambda done, total: None)
     with output_folder(Path(out)) as folder:
         found = run_here(work, progress) if workers == 1 else run_jobs(work, workers, progress)
@@ -76,7 +76,3 @@ def prepare(request: SweepRequest) -> list[Job]:
         )
         for point in grid
     ]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

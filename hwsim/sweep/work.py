@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 from hwsim.arch import Architecture
@@ -20,6 +14,7 @@ from hwsim.numerics import PrecisionPolicy
 from hwsim.simulation import simulate
 from hwsim.sweep.grid import SweepPoint
 from hwsim.sweep.row import Row, figures
+from hwsim.workers import in_workers
 
 Progress = Callable[[int, int], None]
 
@@ -80,32 +75,13 @@ def run_jobs(jobs: Sequence[Job], workers: int, progress: Progress) -> list[Row]
     rows[0] = run_job(jobs[0])
     progress(1, len(jobs))
     chunks = _chunks(jobs, workers)
-    ours_not = set(multiprocessing.active_children())
-    forking = "fork" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("fork" if forking else None)
-    with ProcessPoolExecutor(workers, context, initializer=start_worker) as pool:
-        try:
-            running = {pool.submit(run_chunk, [jobs[i] for i in chunk]): chunk for chunk in chunks}
-            _collect(running, rows, progress)
-        except BaseException as error:
-            for process in set(multiprocessing.active_children()) - ours_not:
-                process.terminate()
-            pool.shutdown(wait=True, cancel_futures=True)
-            if isinstance(error, BrokenProcessPool):
-                raise HwsimError(
-                    "a worker of the sweep was killed, perhaps for want of memory; fewer jobs need less"
-                ) from None
-            raise
-    return rows
-
-
-def _collect(running: dict[Future[list[Row]], list[int]], rows: list[Row], progress: Progress) -> None:
     done = 1
-    for finished in as_completed(running):
-        for i, row in zip(running[finished], finished.result(), strict=True):
+    for at, answers in in_workers(run_chunk, [[jobs[i] for i in chunk] for chunk in chunks], workers, "sweep"):
+        for i, row in zip(chunks[at], answers, strict=True):
             rows[i] = row
-        done += len(running[finished])
+        done += len(answers)
         progress(done, len(rows))
+    return rows
 
 
 def _chunks(jobs: Sequence[Job], workers: int) -> list[list[int]]:
@@ -116,17 +92,3 @@ def _chunks(jobs: Sequence[Job], workers: int) -> list[list[int]]:
     size = max(1, min(LARGEST_CHUNK, len(jobs) // (CHUNKS_PER_WORKER * workers)))
     runs = sorted(traces.items(), key=lambda item: -item[0][0].beam)
     return [indices[at : at + size] for _, indices in runs for at in range(0, len(indices), size)]
-
-
-def start_worker() -> None:
-    """Leave interrupts to the parent process, and end when it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

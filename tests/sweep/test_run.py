@@ -235,5 +235,5 @@ def test_a_killed_worker_is_an_error_and_not_a_wait(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("hwsim.sweep.work.run_job", run_or_die)
     with pytest.raises(HwsimError) as raised:
         run_sweep(SMALL, tmp_path / "out", jobs=2)
-    assert str(raised.value) == "a worker of the sweep was killed, perhaps for want of memory; fewer jobs need less"
+    assert str(raised.value) == "a worker of the sweep was killed, perhaps for want of memory; fewer workers need less"
     assert not (tmp_path / "out").exists()
