@@ -39,9 +39,10 @@ class Semantics:
     `requantize`: the accumulator times a real multiplier in `float64` or `float32`, or times a 31-bit mantissa
     with one rounding (`fixed_single`) or two (`fixed_double`). `ties`: of the last rounding.
     `zero_point`: added `after` the last rounding or `before` it; the fixed-point forms only know after.
-    `accumulator_bits` 16, 24 or 32, and `overflow`: after every addition the sum wraps or saturates.
-    `accumulator_chunk`: that many products are summed in the accumulator, then moved to a 32-bit sum of the same
-    overflow rule and the accumulator is cleared; 0 for one chunk.
+    `accumulator_bits` 16, 24, 32 or 64, and `overflow`: after every addition the sum wraps or saturates; 64 holds any
+    sum of codes, as the training graph does.
+    `accumulator_chunk`: that many products are summed in the accumulator, then moved to a sum of 32 bits (64 with 64)
+    of the same overflow rule and the accumulator is cleared; 0 for one chunk.
     `bias`: `real` is added to the scaled sum, which the output's quantizer then rounds, as training does;
     `integer` is rounded to steps of the product's scale and added to the sum before one multiplier.
     """
@@ -60,7 +61,7 @@ class Semantics:
             "ties": TIES,
             "requantize": ("float64", "float32", "fixed_single", "fixed_double"),
             "zero_point": ("after", "before"),
-            "accumulator_bits": (16, 24, 32),
+            "accumulator_bits": (16, 24, 32, 64),
             "overflow": ("wrap", "saturate"),
             "bias": ("real", "integer"),
         }
@@ -80,7 +81,7 @@ class Semantics:
         return self.requantize.startswith("fixed")
 
 
-TRAINING = Semantics("training")
+TRAINING = Semantics("training", accumulator_bits=64)
 RAPID_CHUNK = 64
 
 PROFILES: dict[str, Semantics] = {
@@ -117,10 +118,10 @@ def accumulate(a: ArrayLike, w: ArrayLike, semantics: Semantics = TRAINING) -> I
     depth = left.shape[-1]
     chunk = semantics.accumulator_chunk or max(depth, 1)
     shape = (left[..., :1] @ right[..., :1, :]).shape
-    total = np.zeros(shape, np.int64)
+    total, wide = np.zeros(shape, np.int64), max(32, semantics.accumulator_bits)
     for start in range(0, depth, chunk):
         part = slice(start, start + chunk)
-        total = _fit(total + _chunk_sum(left[..., part], right[..., part, :], semantics), 32, semantics.overflow)
+        total = _fit(total + _chunk_sum(left[..., part], right[..., part, :], semantics), wide, semantics.overflow)
     return total
 
 

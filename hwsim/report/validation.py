@@ -77,11 +77,16 @@ def total(report: Report) -> str:
     return "\n".join(lines)
 
 
+EXACT_ABOVE_BITS = 32
+
+
 def semantics_text(semantics: Semantics) -> str:
     """`rapid: a 16-bit accumulator that saturates, cleared every 64 products`, and how sums become codes."""
     overflow = "wraps" if semantics.overflow == "wrap" else "saturates"
     chunk = f", cleared every {semantics.accumulator_chunk} products" if semantics.accumulator_chunk else ""
     text = f"{semantics.name}: a {semantics.accumulator_bits}-bit accumulator that {overflow}{chunk}"
+    if semantics.accumulator_bits > EXACT_ABOVE_BITS:
+        text = f"{semantics.name}: exact sums"
     if semantics.bias == "integer":
         rule = semantics.requantize.replace("_", ", ").replace("fixed", "fixed point")
         ties = semantics.ties.replace("_", " ")

@@ -91,7 +91,7 @@ def test_against_the_readable_reference(call: Call, files: Files, monkeypatch: p
         == [
             "Model      small.hwsim: encoder, 122 operations, 2 tensors",
             "Reference  the readable NumPy reference, by the rules of training",
-            "Profile    training: a 32-bit accumulator that wraps",
+            "Profile    training: exact sums",
             "Tier       T0, against another integer implementation: no mismatching code",
         ]
         or len(str(files.model)) > 50

@@ -151,7 +151,7 @@ def _fits(kernel: Array, input: Quantizer, semantics: Semantics) -> bool:
     low, high = input.code_range
     largest = max(abs(low), abs(high), high - low)
     reach: int = int(np.abs(kernel).sum(axis=0).max(initial=0)) * largest
-    return semantics.accumulator_bits == 32 and reach <= INT32_MAX
+    return semantics.accumulator_bits >= 32 and reach <= INT32_MAX
 
 
 def _depthwise_grids(weight: str, x: str, given: Parameters) -> tuple[Quantizer, Quantizer] | None:
