@@ -27,6 +27,8 @@ FORMS = {"divide": DIVIDE, "reciprocal": RECIPROCAL, "unit": UNIT}
 HALF_EVEN, HALF_AWAY, HALF_UP, HALF_DOWN, TOWARD_ZERO = range(5)
 TIES = {"half_even": HALF_EVEN, "half_away": HALF_AWAY, "half_up": HALF_UP, "half_down": HALF_DOWN,
         "toward_zero": TOWARD_ZERO}  # fmt: skip
+PLAIN = (DIVIDE, HALF_EVEN, DIVIDE, HALF_EVEN, HALF_EVEN)
+"""Rules of the hidden codes, of the cell's, and of the tables' entries, that most networks have."""
 REALS, CODES, HALVES = range(3)
 DROPPED = np.int64(52 - 10)
 DROPPED_MASK, HALF_ULP_LESS = np.int64(2**42 - 1), np.int64(2**41 - 1)
@@ -146,30 +148,39 @@ def hidden_codes(o: Any, tangent: Any, grid: Any, form: int, ties: int, out: Any
         out[j] = np.int8(np.int32(code_of(np.float64(o[j]) * np.float64(tangent[j]), grid, form, ties)))
 
 
-@njit(cache=True, nogil=True)
-def lstm_row(x: Any, scale_x: Any, bias_x: Any, y: Any, scale_y: Any, bias_y: Any, sigmoid: Any, sigmoid_grid: Any,
-             tanh: Any, tanh_grid: Any, order: Any, grid: Any, cell_grid: Any, c: Any, h: Any, cell: int,
-             half_gates: bool, rules: Any, index: Any, gates: Any, room: Any) -> None:  # fmt: skip
-    """One row of gate sums (4H,) to the next c (H,), changed, and h (H,) int8; the last three are room to work in."""
-    cells = c.size
-    for gate in range(4):
-        first = np.uint64(order[gate]) * np.uint64(cells)
-        part = slice(first, first + np.uint64(cells))
-        grid_in = tanh_grid if gate == 2 else sigmoid_grid
-        if half_gates:
-            scaled(y[part], scale_y[part], bias_y[part], room[2])
-            round_halves(room[2], room[:2])
-            gate_entries_of_halves(x[part], scale_x[part], bias_x[part], room[2], grid_in, rules[4], index)
-        else:
-            gate_entries(x[part], scale_x[part], bias_x[part], y[part], scale_y[part], bias_y[part], grid_in,
-                         rules[4], index)  # fmt: skip
-        look_up(tanh if gate == 2 else sigmoid, index, gates[gate])
-    cell_step(gates[0], gates[1], gates[2], c, cell_grid, cell == CODES, rules[2], rules[3])
-    if cell == HALVES:
-        round_halves(c, room[:2])
-    cell_entries(c, tanh_grid, rules[4], index)
-    look_up(tanh, index, gates[0])
-    hidden_codes(gates[3], gates[0], grid, rules[0], rules[1], h)
+@lru_cache
+def lstm_row(cell: int, plain: bool, half_gates: bool = False) -> Loop:
+    """The compiled pointwise part of one row; what is fixed here becomes vector code. See `lstm_loop`.
+
+    Called with: gate sums x and y (4H,) with scales and biases; tables, order and grids; c (H,) float64, changed;
+    h (H,) int8, written; rules; room to work in.
+    """
+
+    def row(x: Any, scale_x: Any, bias_x: Any, y: Any, scale_y: Any, bias_y: Any, sigmoid: Any, sigmoid_grid: Any,
+            tanh: Any, tanh_grid: Any, order: Any, grid: Any, cell_grid: Any, c: Any, h: Any, rules: Any, index: Any,
+            gates: Any, room: Any) -> None:  # fmt: skip
+        form, ties, cell_form, cell_ties, table_ties = PLAIN if plain else rules
+        cells = c.size
+        for gate in range(4):
+            first = np.uint64(order[gate]) * np.uint64(cells)
+            part = slice(first, first + np.uint64(cells))
+            grid_in = tanh_grid if gate == 2 else sigmoid_grid
+            if half_gates:
+                scaled(y[part], scale_y[part], bias_y[part], room[2])
+                round_halves(room[2], room[:2])
+                gate_entries_of_halves(x[part], scale_x[part], bias_x[part], room[2], grid_in, table_ties, index)
+            else:
+                gate_entries(x[part], scale_x[part], bias_x[part], y[part], scale_y[part], bias_y[part], grid_in,
+                             table_ties, index)  # fmt: skip
+            look_up(tanh if gate == 2 else sigmoid, index, gates[gate])
+        cell_step(gates[0], gates[1], gates[2], c, cell_grid, cell == CODES, cell_form, cell_ties)
+        if cell == HALVES:
+            round_halves(c, room[:2])
+        cell_entries(c, tanh_grid, table_ties, index)
+        look_up(tanh, index, gates[0])
+        hidden_codes(gates[3], gates[0], grid, form, ties, h)
+
+    return _named(row, f"lstm_row_{cell}_{plain:d}_{half_gates:d}")
 
 
 def recurrent_product(spec: str, h: Any, weights: Any, offsets: Any, table: Any, out: Any) -> None:
@@ -214,13 +225,13 @@ def lstm_loop(isa: Isa, base: str, cell: int, plain: bool, half_gates: bool = Fa
     spec = f"{isa.name} {base} {_revision():08x}"
     _PRODUCTS[spec] = product(isa, base)
     slab_depth = LAYOUTS[base].slab_depth
+    step_row = lstm_row(cell, plain, half_gates)
 
     def run(
         sums_x: Any, scale_x: Any, bias_x: Any, weights: Any, offsets: Any, table: Any, scale_h: Any,
         bias_h: Any, sigmoid: Any, sigmoid_grid: Any, tanh: Any, tanh_grid: Any, order: Any, grid: Any, cell_grid: Any,
         first: Any, c: Any, h: Any, rules: tuple[int, int, int, int, int], reverse: bool,
     ) -> None:  # fmt: skip
-        chosen = (DIVIDE, HALF_EVEN, DIVIDE, HALF_EVEN, HALF_EVEN) if plain else rules
         steps, rows, cells = h.shape
         before = np.zeros((rows, weights.shape[1] * slab_depth), np.int8)
         for row in range(rows):
@@ -233,9 +244,9 @@ def lstm_loop(isa: Isa, base: str, cell: int, plain: bool, half_gates: bool = Fa
             t = steps - 1 - step if reverse else step
             recurrent_product(spec, before, weights, offsets, table, sums_h)
             for row in range(rows):
-                lstm_row(sums_x[t, row], scale_x, bias_x, sums_h[0, row], scale_h, bias_h, sigmoid, sigmoid_grid,
-                         tanh, tanh_grid, order, grid, cell_grid, c[row], h[t, row], cell, half_gates, chosen,
-                         index, gates, room)  # fmt: skip
+                step_row(sums_x[t, row], scale_x, bias_x, sums_h[0, row], scale_h, bias_h, sigmoid, sigmoid_grid,
+                         tanh, tanh_grid, order, grid, cell_grid, c[row], h[t, row], rules, index, gates,
+                         room)  # fmt: skip
                 for j in range(cells):
                     before[row, j] = h[t, row, j]
 
@@ -250,18 +261,18 @@ def lstm_step(cell: int, plain: bool) -> Loop:
     grids and rules of `lstm_loop`; c (R, H) float64, changed; h (R, H) int8, written.
     """
 
+    step_row = lstm_row(cell, plain)
+
     def run(
         sums_x: Any, scale_x: Any, bias_x: Any, sums_h: Any, scale_h: Any, bias_h: Any, sigmoid: Any,
         sigmoid_grid: Any, tanh: Any, tanh_grid: Any, order: Any, grid: Any, cell_grid: Any, c: Any, h: Any,
         rules: tuple[int, int, int, int, int],
     ) -> None:  # fmt: skip
-        chosen = (DIVIDE, HALF_EVEN, DIVIDE, HALF_EVEN, HALF_EVEN) if plain else rules
         index, gates = np.empty(c.shape[1], np.int32), np.empty((4, c.shape[1]), sigmoid.dtype)
         room = np.empty((3, c.shape[1]))
         for row in range(len(c)):
-            lstm_row(sums_x[row], scale_x, bias_x, sums_h[row], scale_h, bias_h, sigmoid, sigmoid_grid, tanh,
-                     tanh_grid, order, grid, cell_grid, c[row], h[row], cell, False, chosen, index, gates,
-                     room)  # fmt: skip
+            step_row(sums_x[row], scale_x, bias_x, sums_h[row], scale_h, bias_h, sigmoid, sigmoid_grid, tanh,
+                     tanh_grid, order, grid, cell_grid, c[row], h[row], rules, index, gates, room)  # fmt: skip
 
     return _named(run, f"lstm_step_{cell}_{plain:d}")
 
