@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from hwsim.decode import DecodeSettings
-from hwsim.decode.beam import Beam, Search, _joined, decode
+from hwsim.decode.algorithms import _joined
+from hwsim.decode.beam import Search, decode
+from hwsim.decode.hypotheses import Beam
 from hwsim.decode.prefixes import States
 from hwsim.decode.settings import Fusion
 from hwsim.errors import HwsimError
