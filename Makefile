@@ -11,7 +11,7 @@ DEV := .venv/.installed-dev
 
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install install-dev demo test lint bench clean
+.PHONY: install install-dev demo test test-models lint bench clean
 .NOTPARALLEL:
 
 install: $(DEMO)
@@ -50,6 +50,11 @@ demo: install
 # Threads of BLAS only wait for each other on a machine of few cores.
 test: install-dev
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Networks of a large package, which nothing else needs.
+test-models: install-dev
+	$(PIP) 'transformers>=5'
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m models tests/models $(PYTEST_ARGS)
 
 lint: install-dev
 	$(BIN)/python -m ruff check .

@@ -17,10 +17,13 @@ from hwsim.cost.operation import Unit
 from hwsim.decode.rows import DecodeSchedule
 from hwsim.decode.search import decode_trace, default_settings, utterance_trace
 from hwsim.decode.settings import ASSUMED_STATISTICS, DecodeSettings, SpeechStatistics
+from hwsim.decode.statistics import schedule
 from hwsim.engine.run import CAUSES, ENERGY_PARTS, Engine, Run, run_trace
-from hwsim.extract import Workload, load_workload
+from hwsim.errors import HwsimError
+from hwsim.extract import AnyWorkload, load_workload
 from hwsim.numerics import PrecisionPolicy, load_policy
 from hwsim.numerics.formats import mac_format
+from hwsim.numerics.policy import NATIVE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +63,7 @@ class Result:
     """A simulated utterance. Totals are the sums of the components."""
 
     arch: Architecture
-    workload: Workload
+    workload: AnyWorkload
     policy: PrecisionPolicy
     settings: DecodeSettings
     frames: int
@@ -71,6 +74,10 @@ class Result:
     run: Run = field(repr=False, compare=False)
     recorded: bool = False
     """Whether the rows of the search are those of a real decode, not of statistics."""
+    statistics: SpeechStatistics | None = None
+    """Those that the user gave for T and U of this utterance; none where they were assumed, or not needed."""
+    plan: DecodeSchedule | None = field(default=None, repr=False, compare=False)
+    """Rows of the search; none where they follow from assumed statistics."""
 
     @property
     def latency_s(self) -> float:
@@ -112,9 +119,10 @@ class Result:
             for path, value, why in self.arch.assumptions()
             if not path.startswith(tuple(idle))
         ]
-        listed.append(f"workload.decode: {self.workload.spec.decode.source}")
+        listed.append(f"workload.decode: {self.workload.decode.source}")
         statistics = SpeechStatistics(frames=1, labels=0)
-        assumed = {} if self.recorded else ASSUMED_STATISTICS.get(self.settings.algorithm, {})
+        known = self.recorded or self.statistics is not None or not self.workload.transduces
+        assumed = {} if known else ASSUMED_STATISTICS.get(self.settings.algorithm, {})
         for name, why in assumed.items():
             listed.append(f"decode.{name} = {getattr(statistics, name):g}: {why}")
         if self.policy.assumption:
@@ -135,10 +143,10 @@ class Result:
             "arch": f"{self.arch.name} {self.arch.digest[:12]}",
             "workload": f"{self.workload.name} {self.workload.digest}",
             "precision": f"{self.policy.name} {self.policy.digest[:12]}",
-            "decode": ", ".join(f"{name}={value}" for name, value in asdict(self.settings).items()),
+            "decode": _pairs(self.settings),
             "frames": str(self.frames),
             "engine": self.engine,
-        }
+        } | ({"statistics": _pairs(self.statistics)} if self.statistics else {})  # fmt: skip
 
     def speedup_over(self, other: Result) -> dict[str, float]:
         """Latency of another result over this one's: `total` and each component that takes time in both."""
@@ -178,7 +186,7 @@ class Result:
 
 def simulate(
     arch: Architecture | str | Path,
-    workload: Workload | str | Path,
+    workload: AnyWorkload | str | Path,
     precision: PrecisionPolicy | str | Path = "int4",
     *,
     beam: int | None = None,
@@ -188,24 +196,34 @@ def simulate(
     engine: Engine = "fast",
     settings: DecodeSettings | None = None,
     plan: DecodeSchedule | None = None,
+    statistics: SpeechStatistics | None = None,
 ) -> Result:
     """Simulate one utterance of a workload on an architecture.
 
-    `beam`, `decoder` (alsd, tsd, greedy), `lm` (none, shallow, density-ratio) and `frames` (encoder input frames)
+    `beam`, `decoder` (alsd, tsd, maes, greedy), `lm` (none, shallow, density-ratio) and `frames` (encoder input frames)
     default to what the workload's file says; `settings` replaces all decode options at once. `plan`: the rows that a
-    search of real networks evaluated, in place of statistics of speech. Raises HwsimError.
+    search of real networks evaluated, in place of statistics of speech. `statistics`: what `measured_statistics` found
+    for a recognizer, in place of assumed ones, at their labels per frame. Raises HwsimError.
     """
     machine = arch if isinstance(arch, Architecture) else load_arch(arch)
-    network = workload if isinstance(workload, Workload) else load_workload(workload)
+    network = load_workload(workload) if isinstance(workload, str | Path) else workload
     policy = precision if isinstance(precision, PrecisionPolicy) else load_policy(precision)
     decode = settings or default_settings(network, beam=beam, algorithm=decoder, lm=lm)
-    frames = network.spec.decode.frames if frames is None else frames
+    frames = network.decode.frames if frames is None else frames
+    recorded = plan is not None
+    if statistics is not None:
+        if recorded:
+            raise HwsimError("plan must be none beside statistics, got both")
+        statistics = statistics.at_length(network.encoder_frames(frames))
+        plan = schedule(decode, statistics)
     trace = utterance_trace(network, decode, frames) if plan is None else decode_trace(network, decode, frames, plan)
-    run = run_trace(machine, trace.with_precision(policy), engine)
+    trace = network.native(trace, policy) if NATIVE.get(policy.name) == policy else trace.with_precision(policy)
+    run = run_trace(machine, trace, engine)
     components, parts = _account(machine, run)
     return Result(
-        machine, network, policy, decode, frames, engine, run.schedule.cycles, components, parts, run, plan is not None
-    )
+        machine, network, policy, decode, frames, engine, run.schedule.cycles, components, parts, run, recorded,
+        statistics, plan,
+    )  # fmt: skip
 
 
 def _account(arch: Architecture, run: Run) -> tuple[dict[str, ComponentResult], dict[str, float]]:
@@ -234,3 +252,7 @@ def _account(arch: Architecture, run: Run) -> tuple[dict[str, ComponentResult], 
         )  # fmt: skip
     parts = dict(zip(ENERGY_PARTS, (run.energy_pj.sum(axis=0) * 1e-12).tolist(), strict=True))
     return found, parts
+
+
+def _pairs(values: DecodeSettings | SpeechStatistics) -> str:
+    return ", ".join(f"{name}={value}" for name, value in asdict(values).items())

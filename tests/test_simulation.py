@@ -11,11 +11,13 @@ import pytest
 
 import hwsim
 from hwsim.arch import load_arch
-from hwsim.decode import DecodeSettings
+from hwsim.decode import DecodeSettings, SpeechStatistics, schedule
+from hwsim.decode.settings import ASSUMED_STATISTICS
 from hwsim.engine import CAUSES, ENERGY_PARTS
 from hwsim.errors import HwsimError
 from hwsim.extract import load_workload
 from hwsim.numerics import load_policy
+from hwsim.report.facts import decode_totals
 from hwsim.simulation import Result, simulate
 
 ASKED = {
@@ -215,6 +217,37 @@ def test_settings_replace_all_decode_options() -> None:
     result = simulate("rapid_4core", "rnnt_swb300", frames=6, settings=settings, beam=9)
     assert result.settings == settings
     assert tuple(result.components) == ("encoder", "search", "prediction", "external_lm", "joint")
+
+
+@pytest.mark.parametrize("decoder", ["alsd", "tsd", "maes", "greedy"])
+def test_assumed_statistics_are_listed_and_measured_ones_are_not(decoder: str) -> None:
+    asked: dict[str, Any] = {"decoder": decoder, "frames": FRAMES, "lm": "none"}
+    assumed = simulate("rapid_4core", "rnnt_swb300", **asked)
+    listed = [line.partition(" = ")[0] for line in assumed.assumptions if line.startswith(f"decode.{decoder}_")]
+    assert listed == [f"decode.{name}" for name in ASSUMED_STATISTICS.get(decoder, {})]
+    measured = simulate("rapid_4core", "rnnt_swb300", **asked, statistics=SpeechStatistics(100, 30))
+    assert not any(line.startswith(f"decode.{decoder}_") for line in measured.assumptions)
+    assert "statistics" not in assumed.provenance
+    rows = load_workload("rnnt_swb300").encoder_frames(FRAMES)
+    assert measured.provenance["statistics"].startswith(f"frames={rows}, labels={0.3 * rows:g}, vocabulary=45, ")
+
+
+def test_statistics_decide_the_rows_at_their_labels_per_frame() -> None:
+    asked: dict[str, Any] = {"decoder": "maes", "frames": FRAMES, "lm": "none", "beam": 8}
+    sure, noisy = (SpeechStatistics(100, 30, maes_rival_rate=rate, maes_doubling_rate=rate) for rate in (0.0, 2.0))
+    few, many = (simulate("rapid_4core", "rnnt_swb300", **asked, statistics=speech) for speech in (sure, noisy))
+    assert few.cycles < many.cycles
+    for result, speech in ((few, sure), (many, noisy)):
+        plan = schedule(result.settings, speech.at_length(result.workload.encoder_frames(FRAMES)))
+        assert decode_totals(result) == plan.totals()
+        assert result.cycles == simulate("rapid_4core", "rnnt_swb300", **asked, plan=plan).cycles
+
+
+def test_a_plan_leaves_nothing_for_statistics_to_decide() -> None:
+    speech = SpeechStatistics(FRAMES, 2)
+    plan = schedule(DecodeSettings(), speech)
+    with pytest.raises(HwsimError, match=r"^plan must be none beside statistics, got both$"):
+        simulate("rapid_4core", "rnnt_swb300", frames=FRAMES, plan=plan, statistics=speech)
 
 
 def test_the_standard_utterance_is_that_of_the_network() -> None:

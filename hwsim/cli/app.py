@@ -23,7 +23,10 @@ Arch = Annotated[
     str, typer.Argument(metavar="ARCH", help="Architecture: a name (see hwsim list archs) or a YAML file.")
 ]
 Workload = Annotated[
-    str, typer.Argument(metavar="WORKLOAD", help="Network: a name (see hwsim list workloads) or a YAML file.")
+    str,
+    typer.Argument(
+        metavar="WORKLOAD", help="Network: a name (see hwsim list workloads), a YAML file, or a model of hwsim extract."
+    ),
 ]
 Frames = Annotated[
     str | None, typer.Option(metavar="N", help="Encoder input frames of the utterance; default: the workload's.")
@@ -80,14 +83,15 @@ def simulate(
     arch: Arch,
     workload: Workload,
     precision: Annotated[
-        str, typer.Option(metavar="P", help="Precision policy: a name, a YAML file, or a format such as int8/channel.")
+        str,
+        typer.Option(metavar="P", help="Precision policy: a name, a YAML file, a format (int8/channel), or native."),
     ] = "int4",
     versus: Annotated[
         str | None, typer.Option(metavar="P2", help="Second precision, over which speed-ups are counted.")
     ] = None,
     beam: Annotated[str | None, typer.Option(metavar="N", help="Beam width; default: the workload's.")] = None,
     decoder: Annotated[
-        str | None, typer.Option(metavar="NAME", help="alsd, tsd or greedy; default: the workload's.")
+        str | None, typer.Option(metavar="NAME", help="alsd, tsd, maes or greedy; default: the workload's.")
     ] = None,
     lm: Annotated[
         str | None,
@@ -121,7 +125,7 @@ def sweep(
     precision: Annotated[str, typer.Option(metavar="P,...", help="Precision policies.")] = "fp16,int8,int4",
     beam: Annotated[str | None, typer.Option(metavar="N,...", help="Beam widths; default: the workload's.")] = None,
     decoder: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="alsd, tsd, greedy; default: the workload's.")
+        str | None, typer.Option(metavar="NAME,...", help="alsd, tsd, maes, greedy; default: the workload's.")
     ] = None,
     lm: Annotated[
         str | None,
@@ -142,14 +146,61 @@ def sweep(
 
 @app.command(short_help="Put a paper's figures beside simulated ones.")
 def reproduce(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The paper: rnnt-int4.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="The paper: rnnt-int4, gq, conformer-4bit, usm-lite, green-asr, or all."),
+    ],
     json: JsonFile = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for NAME.json and NAME.csv.")] = None,
+    page: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the tables as Markdown too.")] = None,
 ) -> None:
     """Put the figures of a paper beside simulated ones, and show how much each assumption decides."""
     from hwsim.cli.reproduce import run_reproduction
 
-    run_reproduction(name, json, out)
+    run_reproduction(name, json, out, page)
+
+
+@app.command(short_help="Turn ONNX files into a model to simulate.")
+def extract(
+    encoder: Annotated[Path, typer.Option(metavar="FILE", help="ONNX file of the encoder.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the model goes, MODEL.hwsim.")],
+    prediction: Annotated[Path | None, typer.Option(metavar="FILE", help="Of the prediction network.")] = None,
+    joint: Annotated[Path | None, typer.Option(metavar="FILE", help="Of the joint.")] = None,
+    decoder_joint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of both in one file, as NeMo exports them.")
+    ] = None,
+    lm: Annotated[Path | None, typer.Option(metavar="FILE", help="Of an external language model, one step.")] = None,
+    source_lm: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of a source language model, for the density ratio.")
+    ] = None,
+    bind: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=SIZE", help="A size that the files leave open; repeatable.")
+    ] = None,
+    frames: Annotated[
+        str | None, typer.Option(metavar="N", help="Input frames of the encoder, if its shape does not say.")
+    ] = None,
+    frame_period_ms: Annotated[
+        str | None, typer.Option(metavar="MS", help="Time between input frames; default: 10.")
+    ] = None,
+    labels_per_second: Annotated[
+        str | None, typer.Option(metavar="N", help="Of the speech to be decoded; default: 12, characters.")
+    ] = None,
+    decoder: Annotated[str | None, typer.Option(metavar="NAME", help="How it is decoded; default: alsd.")] = None,
+    beam: Annotated[str | None, typer.Option(metavar="N", help="Beam width; default: 4.")] = None,
+    allow_float: Annotated[
+        bool, typer.Option(help="Take float products in a file that is otherwise quantized.")
+    ] = False,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every node as a row of CSV.")] = None,
+) -> None:
+    """Turn the ONNX files of a recognizer into a model, and show what was understood of them."""
+    from hwsim.cli.extract import Words, run_extract
+
+    run_extract(
+        Words(
+            encoder, prediction, joint, decoder_joint, lm, source_lm, tuple(bind or ()), out, frames, frame_period_ms,
+            labels_per_second, decoder, beam, allow_float, csv,
+        )
+    )  # fmt: skip
 
 
 @app.command(short_help="Compare a network's integers with a reference.")
@@ -189,14 +240,18 @@ def validate(
     bind: Annotated[
         list[str] | None, typer.Option(metavar="NAME=SIZE", help="An open size of an ONNX file; repeatable.")
     ] = None,
+    component: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which network of a model of hwsim extract, such as encoder.")
+    ] = None,
     json: JsonFile = None,
 ) -> int:
     """Run a network on integers beside a reference, layer by layer. Exit code 1 when codes differ that must not."""
     from hwsim.cli.validate import Words, run_validate
 
     return run_validate(
-        Words(model, inputs, reference, against, tier, profile, mode, weights, precision, tuple(bind or ()), json)
-    )
+        Words(model, inputs, reference, against, tier, profile, mode, weights, precision, tuple(bind or ()), json,
+              component)
+    )  # fmt: skip
 
 
 @app.command(short_help="Build the speech that a network is trained on.")
@@ -259,3 +314,27 @@ def study(
     from hwsim.cli.study import Words, run_grid
 
     run_grid(Words(workload, out, arch, precision, beam, lm, utterances, data, split, recognizers, decoder))
+
+
+@app.command(short_help="Write down what recordings say.")
+def transcribe(
+    recognizer: Annotated[
+        str, typer.Argument(metavar="RECOGNIZER", help="A recognizer that ships, such as digits/int4, or a file.")
+    ],
+    audio: Annotated[list[Path], typer.Argument(metavar="WAV...", help="Recordings, one channel in 16 bit.")],
+    decoder: Annotated[str, typer.Option(metavar="NAME", help="greedy, alsd, tsd or maes.")] = "greedy",
+    beam: Annotated[str | None, typer.Option(metavar="N", help="Beam width; default: 4, of greedy 1.")] = None,
+    lm: Annotated[str, typer.Option(metavar="NAME", help="none, shallow or density-ratio.")] = "none",
+    n_best: Annotated[str, typer.Option("--n-best", metavar="N", help="Most hypotheses that are printed.")] = "1",
+    stream: Annotated[
+        str | None, typer.Option(metavar="SECONDS", help="Hear pieces of this length, print the words after each.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Speech set that says what features are; default: the recognizer says it."),
+    ] = None,
+) -> None:
+    """Decode recordings in integers, whole or as a stream, and print their words with the score of each."""
+    from hwsim.cli.transcribe import Words, run_transcribe
+
+    run_transcribe(Words(recognizer, tuple(audio), decoder, beam, lm, n_best, stream, data))

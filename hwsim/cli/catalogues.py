@@ -12,6 +12,7 @@ from hwsim.errors import HwsimError, nearest
 
 ARCHS, WORKLOADS, POLICIES = "arch_configs", "workloads", "workloads/policies"
 KINDS = {"archs": ("Architectures", ARCHS), "workloads": ("Workloads", WORKLOADS), "policies": ("Policies", POLICIES)}
+SUFFIX = ".hwsim"
 # A key that only files of this catalogue have at the top.
 _MARKS = {"default": POLICIES, "family": WORKLOADS, "array": ARCHS, "extends": ARCHS}
 
@@ -34,7 +35,13 @@ def list_catalogues(kind: str | None) -> None:
 
 
 def show_entry(name: str) -> None:
-    """Print an architecture, a workload or a policy. Raises HwsimError for a name of none of them."""
+    """Print an architecture, a workload, an extracted model or a policy. Raises HwsimError for a name of none."""
+    if name.endswith(SUFFIX):
+        from hwsim.extract import load_model
+        from hwsim.report.extraction import extraction_report
+
+        say(extraction_report(load_model(name)))
+        return
     folder = _folder(name)
     from hwsim.report import describe
 
@@ -43,9 +50,9 @@ def show_entry(name: str) -> None:
 
         say(describe.describe_arch(load_arch(name)))
     elif folder == WORKLOADS:
-        from hwsim.extract import load_workload
+        from hwsim.extract import load_network
 
-        say(describe.describe_workload(load_workload(name)))
+        say(describe.describe_workload(load_network(name)))
     else:
         from hwsim.numerics import load_policy
 

@@ -9,7 +9,7 @@ from hwsim import catalogue
 from hwsim.cli.options import integer
 from hwsim.cli.printing import progress_bar, say
 from hwsim.errors import HwsimError
-from hwsim.extract import load_workload
+from hwsim.extract import load_network
 from hwsim.report.files import check_output_folder
 from hwsim.report.layout import facts_grid, plain_table
 from hwsim.report.units import DASH, plural
@@ -32,9 +32,9 @@ def run_data(workload: str, out: Path, seed: str | None, utterances: str | None)
 
 
 def _request(workload: str, seed: int | None, utterances: int | None) -> Request:
-    loaded = load_workload(workload)
+    loaded = load_network(workload)
     if loaded.spec.speech is None:
-        have = [name for name in catalogue.names("workloads") if load_workload(name).spec.speech is not None]
+        have = [name for name in catalogue.names("workloads") if load_network(name).spec.speech is not None]
         raise HwsimError(f"{workload}: must have a section speech, got none; those that have: {', '.join(have)}")
     for option, value, least in (("--seed", seed, 0), ("--utterances", utterances, 1)):
         if value is not None and value < least:

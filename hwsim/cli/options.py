@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,6 +46,17 @@ def integer(option: str, text: str | None) -> int | None:
         return None if text is None else int(text)
     except ValueError:
         raise HwsimError(f"{option} must be an integer, got '{text}'") from None
+
+
+def positive(option: str, text: str) -> float:
+    """A finite number above 0. Raises HwsimError for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise HwsimError(f"{option} must be a number above 0, got '{text}'")
+    return value
 
 
 def integers(option: str, text: str) -> list[int]:

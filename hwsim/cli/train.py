@@ -7,7 +7,7 @@ from pathlib import Path
 from hwsim.cli.options import choice, integer
 from hwsim.cli.printing import progress_bar, say
 from hwsim.errors import HwsimError
-from hwsim.extract import Workload, load_workload
+from hwsim.extract import Workload, load_network
 from hwsim.report.files import check_output_folder
 from hwsim.report.layout import facts_grid
 
@@ -29,7 +29,7 @@ def run_train(workload: str, network: str, precision: str, data: Path, out: Path
         if value is not None and value < 0:
             raise HwsimError(f"{option} must be at least 0, got {value}")
     check_output_folder(out)
-    loaded = load_workload(workload)
+    loaded = load_network(workload)
     names = [name for name in NETWORKS if name == network or network == ALL]
     names = [name for name in names if name == "transducer" or name in loaded.language_models or network != ALL]
     for name in names:

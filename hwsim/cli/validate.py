@@ -41,6 +41,7 @@ class Words:
     precision: str | None = None
     bind: tuple[str, ...] = ()
     json: Path | None = None
+    component: str | None = None
 
 
 def run_validate(words: Words) -> int:
@@ -53,7 +54,7 @@ def run_validate(words: Words) -> int:
     semantics = None if words.profile is None else profile(words.profile)
     oracle = None if words.against is None or _is_own_oracle(words) else against(words.against, words.profile)
     model = read_model(words.model, words.inputs, weights=words.weights, precision=words.precision, bind=words.bind,
-                       semantics=semantics)  # fmt: skip
+                       semantics=semantics, component=words.component)  # fmt: skip
     if words.reference is not None:
         executable = model.executable if semantics is None else with_rules(model.executable, semantics)
         report = against_file(executable, model, words)

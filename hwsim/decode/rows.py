@@ -103,5 +103,5 @@ def _calls(rows: Counts, batched: bool) -> Counts:
 
 
 def masked(rows: Counts, settings: DecodeSettings) -> Counts:
-    """Rows that are computed: the whole beam when useless ones are masked."""
-    return np.full_like(rows, settings.beam) if settings.masked_rows else rows
+    """Rows that are computed: the whole beam when useless ones are masked, or more where a search expands to more."""
+    return np.maximum(rows, settings.beam) if settings.masked_rows else rows

@@ -13,8 +13,8 @@ from hwsim.decode.rows import Counts, DecodeSchedule
 from hwsim.decode.settings import DecodeSettings, SpeechStatistics
 from hwsim.decode.statistics import schedule
 from hwsim.errors import HwsimError, nearest
-from hwsim.extract import Workload
-from hwsim.extract.rnnt import SearchNetworks, declare_search, emit_encoder
+from hwsim.extract import AnyWorkload
+from hwsim.extract.interface import StepNetworks
 from hwsim.trace import Function, Kind, Role, Trace, TraceBuilder
 from hwsim.trace.builder import Operand, Rows
 
@@ -28,14 +28,14 @@ def split_changes(changes: Mapping[str, str]) -> tuple[dict[str, str], dict[str,
     return {path: text for path, text in changes.items() if not path.startswith(PREFIX)}, decode
 
 
-def default_settings(workload: Workload, *, beam: int | None = None, algorithm: str | None = None,
+def default_settings(workload: AnyWorkload, *, beam: int | None = None, algorithm: str | None = None,
                      lm: str | None = None, changes: Mapping[str, str] | None = None) -> DecodeSettings:  # fmt: skip
     """The workload's own way of decoding, with the parts that the user named replaced.
 
     `changes` are fields of DecodeSettings and YAML values, as `--set decode.lm_cache=true` gives them. Greedy search
     has a beam of 1; a workload without language models is decoded without them. Raises HwsimError.
     """
-    defaults = workload.spec.decode
+    defaults = workload.decode
     algorithm = algorithm or defaults.algorithm
     if lm is None:
         lm = "density-ratio" if set(_MODELS["density-ratio"]) <= set(workload.language_models) else "none"
@@ -53,21 +53,21 @@ def default_settings(workload: Workload, *, beam: int | None = None, algorithm: 
     return settings
 
 
-def _require_models(workload: Workload, settings: DecodeSettings) -> None:
+def _require_models(workload: AnyWorkload, settings: DecodeSettings) -> None:
     missing = [name for name in _MODELS[settings.lm] if name not in workload.language_models]
     if missing:
         has = ", ".join(workload.language_models) or "no language model"
         raise HwsimError(f"lm {settings.lm} must have {missing[0]} in workload {workload.name}, got {has}")
 
 
-def speech_statistics(workload: Workload, frames: int) -> SpeechStatistics:
+def speech_statistics(workload: AnyWorkload, frames: int) -> SpeechStatistics:
     """T and U of an utterance of `frames` encoder input frames at the workload's speaking rate."""
-    labels = workload.spec.decode.labels_per_second * workload.audio_seconds(frames)
-    return SpeechStatistics(workload.encoder_frames(frames), labels, vocabulary=workload.spec.joint.outputs - 1)
+    labels = workload.decode.labels_per_second * workload.audio_seconds(frames)
+    return SpeechStatistics(workload.encoder_frames(frames), labels, vocabulary=max(workload.labels - 1, 1))
 
 
 @lru_cache(maxsize=64)
-def utterance_trace(workload: Workload, settings: DecodeSettings, frames: int) -> Trace:
+def utterance_trace(workload: AnyWorkload, settings: DecodeSettings, frames: int) -> Trace:
     """The operations of one utterance: encoder, hoisted projections, then every step of the search.
 
     `frames` counts encoder input frames; the rows of each step follow from statistics of speech. Formats are fp32
@@ -77,10 +77,11 @@ def utterance_trace(workload: Workload, settings: DecodeSettings, frames: int) -
     return decode_trace(workload, settings, frames, schedule(settings, speech_statistics(workload, frames)))
 
 
-def decode_trace(workload: Workload, settings: DecodeSettings, frames: int, plan: DecodeSchedule) -> Trace:
+def decode_trace(workload: AnyWorkload, settings: DecodeSettings, frames: int, plan: DecodeSchedule) -> Trace:
     """The operations of one utterance whose search evaluated the rows of `plan`, such as one that was decoded.
 
-    `frames` counts encoder input frames. Raises HwsimError for a plan of more frames than the encoder gives.
+    `frames` counts encoder input frames; of an encoder alone the plan is not read. Raises HwsimError for a plan of
+    more frames than the encoder gives.
     """
     _check_frames(frames)
     _require_models(workload, settings)
@@ -89,12 +90,14 @@ def decode_trace(workload: Workload, settings: DecodeSettings, frames: int, plan
         raise HwsimError(f"a plan must read frames below {encoder_frames}, got {plan.frame.max()}")
     audio_s = workload.audio_seconds(frames)
     b = TraceBuilder(workload.name, {"workload": workload.name, "frames": frames, "audio_s": audio_s})
-    encoder_out = emit_encoder(b, workload.spec.encoder, frames)
+    encoder_out = workload.emit_encoder(b, frames)
+    if not workload.transduces:
+        return b.build()
     rows = int(max(plan.joint_rows.max(), plan.prediction_rows.max(), plan.lm_rows.max(), 1))
-    networks = declare_search(b, workload.spec, encoder_out, encoder_frames, rows, _MODELS[settings.lm])
+    networks = workload.declare_search(b, encoder_out, encoder_frames, rows, _MODELS[settings.lm])
     if settings.hoisted_encoder_projection:
-        networks.joint.project_encoder(b, encoder_out, encoder_frames, "encoder.projection")
-    _emit_steps(b, workload, settings, plan, networks)
+        networks.project_encoder(b, encoder_frames, hoisted=True)
+    _emit_steps(b, settings, plan, networks)
     return b.build()
 
 
@@ -105,32 +108,29 @@ def _check_frames(frames: int) -> None:
         raise HwsimError(f"frames must be at least 1, got {frames}")
 
 
-def _emit_steps(b: TraceBuilder, workload: Workload, settings: DecodeSettings, plan: DecodeSchedule,
-                networks: SearchNetworks) -> None:  # fmt: skip
-    labels = workload.spec.joint.outputs
-    joint = networks.joint
-    models = networks.language_models
-    scores = b.tensor("search.scores", Role.STATE, (int(plan.joint_rows.max()), labels))
+def _emit_steps(b: TraceBuilder, settings: DecodeSettings, plan: DecodeSchedule, networks: StepNetworks) -> None:
+    scores = b.tensor("search.scores", Role.STATE, (int(plan.joint_rows.max()), networks.labels))
     choice = b.tensor("search.choice", Role.STATE, (1,))
 
     def prediction(m: Rows) -> None:
         networks.prediction.step(b, m, choice)
         if settings.hoisted_prediction_projection:
-            joint.project_prediction(b, networks.prediction.layers[-1].h, m, "prediction.projection")
+            networks.project_prediction(b, m, hoisted=True)
 
     def combine(m: Rows) -> None:
         if not settings.hoisted_encoder_projection:
-            joint.project_encoder(b, networks.encoder_out, m, "joint.encoder_projection", [choice])
+            networks.project_encoder(b, m, hoisted=False, needs=[choice])
         if not settings.hoisted_prediction_projection:
-            joint.project_prediction(b, networks.prediction.layers[-1].h, m, "joint.prediction_projection")
-        joint.step(b, m, [choice])
-        _emit_scores(b, settings, networks, scores, labels, m)
+            networks.project_prediction(b, m, hoisted=False)
+        networks.join(b, m, [choice])
+        _emit_scores(b, settings, networks, scores, m)
 
     calls: list[tuple[Callable[[Rows], None], Counts, bool]] = [
         (prediction, plan.prediction_rows, settings.batched_prediction),
-        *((lambda m, lm=lm: lm.step(b, m, choice), plan.lm_rows, settings.batched_lm) for lm in models),
+        *((lambda m, lm=lm: lm.step(b, m, choice), plan.lm_rows, settings.batched_lm)
+          for lm in networks.language_models),
         (combine, plan.joint_rows, settings.batched_joint),
-    ]
+    ]  # fmt: skip
     with b.loop(plan.steps):
         chosen = [Operand(choice, 0, 1)]
         decide = [Operand(scores, 0, 1)]
@@ -142,17 +142,17 @@ def _emit_steps(b: TraceBuilder, workload: Workload, settings: DecodeSettings, p
                 emit(m)
 
 
-def _emit_scores(b: TraceBuilder, settings: DecodeSettings, networks: SearchNetworks, scores: int, labels: int,
-                 m: Rows) -> None:  # fmt: skip
+def _emit_scores(b: TraceBuilder, settings: DecodeSettings, networks: StepNetworks, scores: int, m: Rows) -> None:
     """Fuse LM scores, pick the best label on the device (greedy), and send what the host must sort."""
-    logits = networks.joint.logits
-    models = networks.language_models
-    if models:
-        fused = [Operand(logits, labels)]
-        fused += [Operand(model.output[2], model.output[3]) for model in models if model.output]
-        b.op(Kind.ELEMENTWISE, "search.fusion", fused, [Operand(scores, labels)], m=m, k=len(models), n=labels,
-             function=Function.FUSE_SCORES)  # fmt: skip
-    source = scores if models else logits
+    labels, source = networks.labels, networks.logits
+    if networks.language_models:
+        fused = [
+            Operand(source, labels),
+            *(Operand(*model.scores) for model in networks.language_models if model.scores),
+        ]
+        b.op(Kind.ELEMENTWISE, "search.fusion", fused, [Operand(scores, labels)], m=m,
+             k=len(networks.language_models), n=labels, function=Function.FUSE_SCORES)  # fmt: skip
+        source = scores
     if settings.algorithm == "greedy":
         b.op(Kind.TOPK, "search.best", [Operand(source, labels)], [Operand(scores, 2)], m=m, n=labels)
         b.op(Kind.SEND, "search.scores", [Operand(scores, 2)], [Operand(scores, 2)], m=m, n=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hwsim.errors import HwsimError, nearest
@@ -144,24 +144,36 @@ class Fusion:
         _number("length_reward", self.length_reward)
 
 
+_OWN_RECOGNIZER = "measured with the digits recognizer of this package (int4, split dev), see docs/decode.md"
 ASSUMED_STATISTICS = {
     "alsd": {
         "alsd_live_share": "0.85 and 0.87 measured with a digits RNN-T at beams 4 and 8, see docs/decode.md",
         "alsd_new_prefix_rate": "derived from measured prediction network calls of the same RNN-T, see docs/decode.md",
     },
     "tsd": {
-        "tsd_new_share": "0.233 measured with a digits RNN-T at beam 4 and v = 2, see docs/decode.md",
-        "tsd_survival_share": "simulated, 0.1 to 0.6, see docs/decode.md",
+        "tsd_new_share": "0.209 measured with a digits RNN-T at beam 4 and v = 2, see docs/decode.md",
+        "tsd_survival_share": _OWN_RECOGNIZER,
+    },
+    "maes": {
+        "maes_rival_rate": _OWN_RECOGNIZER,
+        "maes_doubling_rate": _OWN_RECOGNIZER,
+        "maes_expansions_per_label": _OWN_RECOGNIZER,
+        "maes_repeat_rate": _OWN_RECOGNIZER,
+        "maes_join_share": _OWN_RECOGNIZER,
+        "maes_new_share": _OWN_RECOGNIZER,
     },
 }
 """Statistics of each search that rest on few measurements, and which."""
+_SHARES = ("alsd_new_prefix_rate", "tsd_new_share", "tsd_survival_share", "maes_join_share", "maes_new_share")
+_RATES = ("maes_rival_rate", "maes_doubling_rate", "maes_expansions_per_label", "maes_repeat_rate")
 
 
 @dataclass(frozen=True)
 class SpeechStatistics:
     """One utterance, and how a model's posteriors make a beam search behave.
 
-    `docs/decode.md` derives each statistic. Raises HwsimError for a value that breaks its rule.
+    `docs/decode.md` derives each statistic; `measured_statistics` measures those of a recognizer. Raises HwsimError
+    for a value that breaks its rule.
     """
 
     frames: int
@@ -181,24 +193,38 @@ class SpeechStatistics:
 
     Measured 0.084 and 0.085 (digits RNN-T, beams 4 and 8, if u_max was cut at 50); simulated 0.02 to 0.13.
     """
-    tsd_new_share: float = 0.23
-    """TSD: rows of a frame's second and later joint calls whose prefix was never seen before.
+    tsd_new_share: float = 0.21
+    """TSD: new prefixes per row of a frame's second and later joint calls, beside the U of each such call.
 
-    Measured 0.233 (digits RNN-T, v = 2, beam 4); simulated 0.08 to 0.55, more with a larger vocabulary.
+    Measured 0.209 (digits RNN-T, v = 2, beam 4).
     """
-    tsd_survival_share: float = 0.3
-    """TSD with v = 2: new prefixes that survive their frame, so that an LM must extend them.
+    tsd_survival_share: float = 0.15
+    """TSD with v = 2: places of the beam that a frame gives to new prefixes, so that an LM must extend them.
 
-    Simulated, 0.1 to 0.6.
+    For v - 1 labels in one frame, its power of v - 1.
     """
+    maes_rival_rate: float = 0.16
+    """MAES: per label said, the rate at which a frame comes to hold two hypotheses or more."""
+    maes_doubling_rate: float = 0.16
+    """MAES: per label said, the rate at which frames of k hypotheses or more come to hold 2 k."""
+    maes_expansions_per_label: float = 1.15
+    """MAES: labels that a row expands to, beside frames, over labels of the best hypothesis."""
+    maes_repeat_rate: float = 0.07
+    """MAES: rows of a frame's third and later calls over those of the call before."""
+    maes_join_share: float = 0.4
+    """MAES: of the rows beside the first in a frame's first call, those whose prefix less one label is there too."""
+    maes_new_share: float = 0.95
+    """MAES: new prefixes per row of a frame's second and later calls."""
 
     def __post_init__(self) -> None:
         _integer("frames", self.frames, 1)
         _number("labels", self.labels, at_least=0.0)
         _integer("vocabulary", self.vocabulary, 1)
-        for name in ("alsd_live_share", "tsd_new_share", "tsd_survival_share"):
-            _number(name, getattr(self, name), above=0.0, at_most=1.0)
-        _number("alsd_new_prefix_rate", self.alsd_new_prefix_rate, at_least=0.0, at_most=1.0)
+        _number("alsd_live_share", self.alsd_live_share, above=0.0, at_most=1.0)
+        for name in _SHARES:
+            _number(name, getattr(self, name), at_least=0.0, at_most=1.0)
+        for name in _RATES:
+            _number(name, getattr(self, name), at_least=0.0)
 
     @classmethod
     def at_rate(cls, frames: int, labels_per_frame: float) -> SpeechStatistics:
@@ -206,6 +232,10 @@ class SpeechStatistics:
         _integer("frames", frames, 1)
         _number("labels_per_frame", labels_per_frame, at_least=0.0)
         return cls(frames, labels_per_frame * frames)
+
+    def at_length(self, frames: int) -> SpeechStatistics:
+        """The same speech for so many frames, with as many labels per frame."""
+        return replace(self, frames=frames, labels=self.labels / self.frames * frames)
 
 
 def _known(name: str, value: object, known: Sequence[str]) -> None:

@@ -12,11 +12,11 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from hwsim.decode.adaptive import maes_rows
 from hwsim.decode.rows import Counts, DecodeSchedule, SearchRows, masked, scheduled
 from hwsim.decode.settings import DecodeSettings, SpeechStatistics
+from hwsim.decode.spread import at_most, spread
 from hwsim.errors import HwsimError
-
-_SLACK = 1e-9  # keeps floor(i * total / steps) exact where the product is an integer up to rounding
 
 
 def schedule(settings: DecodeSettings, statistics: SpeechStatistics) -> DecodeSchedule:
@@ -31,10 +31,7 @@ def schedule(settings: DecodeSettings, statistics: SpeechStatistics) -> DecodeSc
             f"labels must be at most {limit}, the most that this {settings.algorithm} search can emit"
             f" in {statistics.frames} frames, got {statistics.labels:g}"
         )
-    if settings.algorithm not in _SEARCHES:
-        raise HwsimError(f"algorithm must be {', '.join(_SEARCHES)} without a network that decodes, got maes")
-    search = _SEARCHES[settings.algorithm](settings, statistics)
-    return scheduled(settings, search)
+    return scheduled(settings, _SEARCHES[settings.algorithm](settings, statistics))
 
 
 def _greedy(settings: DecodeSettings, statistics: SpeechStatistics) -> SearchRows:
@@ -42,13 +39,13 @@ def _greedy(settings: DecodeSettings, statistics: SpeechStatistics) -> SearchRow
     frames = statistics.frames
     if settings.max_symbols_per_frame == 1:
         frame = np.arange(frames, dtype=np.int64)
-        changed = _spread(statistics.labels, frames - 1)
+        changed = spread(statistics.labels, frames - 1)
     else:
         steps = frames + _rounded(statistics.labels)
         frame = np.arange(steps, dtype=np.int64) * frames // steps
         changed = (np.diff(frame) == 0).astype(np.int64)
     ones = np.ones_like(frame)
-    new = _at_most(ones, _after_first(changed))
+    new = at_most(ones, _after_first(changed))
     return SearchRows(frame, ones, new, ones, new, ones.copy())
 
 
@@ -65,9 +62,9 @@ def _alsd(settings: DecodeSettings, statistics: SpeechStatistics) -> SearchRows:
     tail = frames + limit - body if beam > 1 else 0
     live_per_step = max(1.0, statistics.alsd_live_share * beam)
     found = statistics.labels + statistics.alsd_new_prefix_rate * (beam - 1) * body
-    tail_rows = _spread(0.5 * beam * tail, tail)
-    live = np.concatenate((_after_first(_spread(live_per_step * (body - 1), body - 1)), tail_rows))
-    new = _at_most(live, np.concatenate((_after_first(_spread(found, body - 1)), tail_rows)))
+    tail_rows = spread(0.5 * beam * tail, tail)
+    live = np.concatenate((_after_first(spread(live_per_step * (body - 1), body - 1)), tail_rows))
+    new = at_most(live, np.concatenate((_after_first(spread(found, body - 1)), tail_rows)))
     joint = masked(live, settings)
     frame = np.minimum(np.arange(body + tail, dtype=np.int64), frames - 1)
     return SearchRows(frame, joint, new, joint, new, joint * (1 + min(beam, statistics.vocabulary)))
@@ -76,7 +73,9 @@ def _alsd(settings: DecodeSettings, statistics: SpeechStatistics) -> SearchRows:
 def _tsd(settings: DecodeSettings, statistics: SpeechStatistics) -> SearchRows:
     """Every frame makes v joint calls: of the beam, then of its B best label extensions, v - 1 times.
 
-    The rows of a frame's first call were evaluated in the frame before. The last call adds blanks only.
+    The rows of a frame's first call were evaluated in the frame before. The last call adds blanks only. A call of
+    extensions brings the labels of the best hypothesis, and other new prefixes for a share of its rows. An LM meets
+    those of the last call where they survive, v - 1 labels in one frame, each with the same chance.
     """
     frames, beam, calls = statistics.frames, settings.beam, settings.expansions_per_frame
     frame = np.arange(frames * calls, dtype=np.int64) // calls
@@ -85,19 +84,20 @@ def _tsd(settings: DecodeSettings, statistics: SpeechStatistics) -> SearchRows:
     joint[0] = 1
     joint = masked(joint, settings)
     extended = np.where(call < calls - 1, joint, 0)
-    share = statistics.tsd_new_share
-    # With v = 2 an LM meets a prefix when it has survived its frame, else at the call that found it.
-    met, lm_share = (call > 0) & (call < calls - 1), share
+    per_call = statistics.labels + statistics.tsd_new_share * beam * frames
+    kept = statistics.tsd_survival_share ** (calls - 1) * beam * frames
     if calls == 2:
-        met, lm_share = (call == 0) & (frame > 0), share * statistics.tsd_survival_share
+        kept = max(kept, statistics.labels)
+    met = _discovered(extended, (call > 0) & (call < calls - 1), per_call * (calls - 2))
+    met += _discovered(extended, (call == 0) & (frame > 0), kept)
     candidates = extended * min(beam, statistics.vocabulary)
     candidates[call == calls - 1] = joint.reshape(frames, calls).sum(axis=1)
     return SearchRows(
         frame=frame,
         joint=joint,
-        new=_discovered(joint, call > 0, share * beam, statistics.labels),
+        new=_first_row(_discovered(joint, call > 0, per_call * (calls - 1))),
         extended=extended,
-        extended_new=_discovered(extended, met, lm_share * beam, statistics.labels),
+        extended_new=_first_row(met),
         candidates=candidates,
     )
 
@@ -106,16 +106,21 @@ _SEARCHES: dict[str, Callable[[DecodeSettings, SpeechStatistics], SearchRows]] =
     "greedy": _greedy,
     "alsd": _alsd,
     "tsd": _tsd,
+    "maes": maes_rows,
 }
 
 
-def _discovered(rows: Counts, where: npt.NDArray[np.bool_], per_step: float, labels: float) -> Counts:
-    """New prefixes: the empty one at step 0, then `per_step` where allowed, and never fewer than U in all."""
+def _discovered(rows: Counts, where: npt.NDArray[np.bool_], total: float) -> Counts:
+    """New prefixes: `total` over the steps where they are allowed, and no more than rows."""
     found = np.zeros_like(rows)
-    count = int(where.sum())
-    found[where] = _spread(max(labels, per_step * count), count)
+    found[where] = spread(total, int(where.sum()))
+    return at_most(np.where(where, rows, 0), found)
+
+
+def _first_row(found: Counts) -> Counts:
+    """With the empty prefix, which is new at step 0."""
     found[0] = 1
-    return _at_most(rows, found)
+    return found
 
 
 def _rounded(labels: float) -> int:
@@ -125,19 +130,3 @@ def _rounded(labels: float) -> int:
 def _after_first(counts: Counts) -> Counts:
     """Put the one row of step 0, the empty hypothesis, before the other steps."""
     return np.concatenate((np.ones(1, dtype=np.int64), counts))
-
-
-def _spread(total: float, steps: int) -> Counts:
-    """`total` over steps, evenly: floor((i + 1) r) - floor(i r) at step i, where r = total / steps.
-
-    Their sum is floor(total), so it grows with `total` whatever the number of steps.
-    """
-    edges: Counts = np.floor(np.arange(steps + 1) * (total / max(steps, 1)) + _SLACK).astype(np.int64)
-    return edges[1:] - edges[:-1]
-
-
-def _at_most(rows: Counts, wanted: Counts) -> Counts:
-    """`wanted` with no step above `rows`: what does not fit a step is carried to the next."""
-    room = np.cumsum(rows)
-    backlog = np.minimum.accumulate(np.minimum(np.cumsum(wanted) - room, 0))
-    return np.diff(room + backlog, prepend=0)

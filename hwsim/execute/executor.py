@@ -7,19 +7,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hwsim.errors import HwsimError, nearest
-from hwsim.execute.operations import COPIES, read_operations
+from hwsim.execute.operations import read_operations
 from hwsim.execute.operations.base import INPUT, Array, Network, Operation, Parameters, Run
 from hwsim.execute.operations.constant import Constant
 from hwsim.execute.operations.recurrent import Recurrence, Step
+from hwsim.execute.pieces import Pieces, most_rows
 from hwsim.execute.projection import AnyProjection, Coding, Sums, storage
 from hwsim.execute.recurrence import LstmRules
 from hwsim.execute.semantics import TRAINING, Semantics
 from hwsim.numerics.rounding import Reals
-from hwsim.trace import Function, Kind, Role, Tensor, Trace
+from hwsim.trace import Role, Tensor, Trace
 
 Outputs = dict[str, Array]
-ROW_WISE = (Kind.MATMUL, Kind.LSTM, Kind.GRU, Kind.LOOKUP, Kind.ELEMENTWISE, Kind.SOFTMAX, Kind.NORM)
-NOT_ROW_WISE = (Function.SCORES, Function.CONTEXT, Function.RELATIVE_ADD, Function.PROBABILITIES)
 
 
 class Executable:
@@ -62,8 +61,9 @@ class Executable:
                 storage(self.network.quantizer(name))
         self._loops = tuple(operation for operation in self.operations if isinstance(operation, Recurrence))
         self._inputs, self._outputs = _inputs(self.operations), _outputs(self.operations)
-        constants = any(name in tensors and tensors[name].role == Role.ACTIVATION for name in codes)
-        self._rows = None if constants else _rows(trace)
+        self._pieces = Pieces(self.operations, self.network)
+        constants = (name for name in codes if name in tensors and tensors[name].role == Role.ACTIVATION)
+        self._rows = most_rows(trace, constants)
 
     @property
     def quantizers(self) -> Mapping[str, Coding]:
@@ -94,10 +94,39 @@ class Executable:
     def rows(self) -> int | None:
         """The most rows of the inputs, when `run` takes fewer as well; None when it takes the trace's own number.
 
-        All operations must work row by row, such as a step of a search, or be recurrent loops over the rows, such as
-        an encoder's over frames; where frames are stacked, their number must be a multiple.
+        All operations must work row by row, such as a step of a search, be recurrent loops over the rows, such as an
+        encoder's over frames, or Conformer blocks over them; where frames are stacked, their number must be a multiple.
         """
         return self._rows
+
+    @property
+    def streams(self) -> bool:
+        """Whether an utterance may be run in pieces, each from the `states_after` the one before, to the same codes.
+
+        No frame may depend on one of a later piece: loops forward, attention of a limited left context that sees
+        no frame after its own or its chunk, causal convolutions. A piece before the last is a multiple of `chunk`.
+        """
+        return self._pieces.streams
+
+    @property
+    def chunk(self) -> int:
+        """Rows of attention that see each other."""
+        return self._pieces.chunk
+
+    @property
+    def exact(self) -> bool:
+        """Whether pieces of any length give the same bits: products of two activations are sums of integers.
+
+        Otherwise the order of such a sum in floating point is that of its length.
+        """
+        return self._pieces.exact
+
+    def states_after(self, outputs: Mapping[str, Array], states: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """What the next piece of a stream is run with, after one that was run with `states` and gave `outputs`.
+
+        The last h and c of loops, the keys and values of attention's left context, the last inputs of convolutions.
+        """
+        return self._pieces.after(outputs, states or {})
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -136,7 +165,8 @@ class Executable:
         place of what came out before it, a recurrent layer at every time step; with the cell states `c` of every
         step, (T, H) reals or codes, those too. A loop's `h` is (T, H), its `c` the last one (1, H). Outside a loop the
         states of before are inputs, and the new ones outputs of the same names. `states`: of forward loops before their
-        first step, h and c (1, H) by name, where they are not zero: a stream goes on where its last piece ended.
+        first step, h and c (1, H) by name, where they are not zero, and the rows that attention and convolutions keep
+        of the frames before, see `states_after`: a stream goes on where its last piece ended.
         Raises HwsimError for names, shapes and types that do not fit, and for NaN.
         """
         written = self._run(inputs, forced, None, states).written
@@ -168,26 +198,13 @@ class Executable:
         teacher = None
         if forced is not None:
             teacher = {name: network.accept(name, np.asarray(array), share) for name, array in forced.items()}
-        run = Run(network, values, teacher, steps, self._first(states or {}))
+        run = Run(network, values, teacher, steps, self._pieces.first(states or {}))
         for operation in self.operations:
             operation.run(run)
         for name in self.outputs:
             if isinstance(run.written[name], Sums):
                 run.written[name] = run.written[name].values()
         return run
-
-    def _first(self, states: Mapping[str, Array]) -> dict[str, Array]:
-        """States before the first step, as they are stored. Raises HwsimError for other names and shapes."""
-        known = {name: d.gates.h for loop in self._loops for d in loop.directions for name in d.gates.states}
-        first = {}
-        for name, array in states.items():
-            if name not in known:
-                raise HwsimError(f"unknown state '{name}'{nearest(name, known)}")
-            first[name] = np.asarray(array)
-            wanted = (1, self.network.tensors[known[name]].shape[-1])
-            if first[name].shape != wanted:
-                raise HwsimError(f"{name}: the state must be of shape {wanted}, got {first[name].shape}")
-        return first
 
     def dequantize(self, name: str, codes: Array) -> Reals:
         """Reals of a tensor, float64: the values of its codes, or what it holds when it has no quantizer."""
@@ -220,24 +237,6 @@ def _outputs(operations: Sequence[Operation]) -> tuple[str, ...]:
     made = (operation for operation in operations if not isinstance(operation, Constant))
     names = (name for operation in made for name in operation.writes)
     return tuple(dict.fromkeys(name for name in names if name not in gates))
-
-
-def _rows(trace: Trace) -> int | None:
-    """The most rows, when every operation outside loops works row by row on that many or on an even share of them."""
-    counted = ~np.isin(trace.kind, COPIES)
-    outside = counted & (trace.loop < 0)
-    if not outside.any():
-        return None
-    most = int(trace.m[outside].max())
-    by_row = np.isin(trace.kind, ROW_WISE) & ~np.isin(trace.function, NOT_ROW_WISE)
-    if not by_row[counted].all() or (most % np.maximum(trace.m[outside], 1)).any():
-        return None
-    owner = np.repeat(np.arange(len(trace)), np.diff(trace.operand_ptr))
-    touched = {int(tensor) for tensor in trace.operand_tensor[outside[owner] & (trace.operand_elements > 0)]}
-    tensors = [trace.tensors[at] for at in touched]
-    parameters = (Role.WEIGHT, Role.BIAS)
-    rows = [t.shape for t in tensors if t.role not in parameters]
-    return most if all(len(shape) <= 2 and most % shape[0] == 0 for shape in rows) else None
 
 
 def _given_rows(inputs: Mapping[str, Array], tensors: Mapping[str, Tensor], most: int) -> int:

@@ -1,4 +1,4 @@
-"""Conformer blocks as operations over a whole utterance, with relative positions and limited context.
+"""Conformer blocks as operations, over a whole utterance or a chunk of a stream, with limited context.
 
 Source: Gulati et al., arXiv 2005.08100, with a layer norm after the depthwise convolution. Linear layers and
 convolutions have biases, but for the projection of positions.
@@ -18,9 +18,11 @@ from hwsim.trace.builder import Operand
 class AttentionSpec:
     """Self-attention of `heads` heads over `width` channels.
 
-    A frame sees `left` frames before it and `right` after it, None for all. With `relative` positions scores are
+    A frame sees `left` frames before it and `right` after it, None for all. With a `chunk` frames are in chunks of as
+    many, and a frame sees all of its own chunk and `left` frames before that. With `relative` positions scores are
     ((q + u) k^T + (q + v) p^T) / sqrt(width / heads), p being projected encodings of the distances.
-    Raises HwsimError for sizes below 1, for a context below 0 and for heads that do not divide the width.
+    Raises HwsimError for sizes below 1, for a context below 0, for heads that do not divide the width, and for a
+    right context beside a chunk.
     """
 
     width: int
@@ -28,15 +30,18 @@ class AttentionSpec:
     left: int | None = None
     right: int | None = None
     relative: bool = True
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
-        _positive(width=self.width, heads=self.heads)
+        _positive(width=self.width, heads=self.heads, chunk=1 if self.chunk is None else self.chunk)
         if self.width % self.heads:
             raise HwsimError(f"heads must divide the width of {self.width}, got {self.heads}")
         for name in ("left", "right"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise HwsimError(f"{name} must be 0 frames or more, or none, got {value}")
+        if self.chunk is not None and self.right is not None:
+            raise HwsimError(f"right must be none with a chunk of {self.chunk} frames, got {self.right}")
 
     @property
     def head_width(self) -> int:
@@ -105,21 +110,35 @@ def position_encoding(b: TraceBuilder, name: str, width: int, frames: int) -> in
 
 
 def conformer_block(
-    b: TraceBuilder, name: str, spec: ConformerSpec, x: int, frames: int, encoding: int | None = None
-) -> int:
+    b: TraceBuilder, name: str, spec: ConformerSpec, x: int, frames: int, encoding: int | None = None, *,
+    piece: Piece | None = None,
+) -> int:  # fmt: skip
     """Emit one block on x (frames, D); returns its output. `encoding`: of relative positions, shared by blocks.
 
     Layers: `<name>.feed_forward1`, `.attention`, `.convolution`, `.feed_forward2`, `.norm`; the tensor `sum` of each
-    is the residual stream after it, which takes the policy's state format.
+    is the residual stream after it, which takes the policy's state format. `piece`: what is kept of the pieces before,
+    when `frames` are one of a stream.
     """
     x = feed_forward(b, f"{name}.feed_forward1", spec, x, frames)
     part = f"{name}.attention"
     normal = norm(b, f"{part}.norm", x, spec.width, frames)
-    attended = attention(b, part, spec.attention, normal, frames, encoding)
+    attended = attention(b, part, spec.attention, normal, frames, encoding, piece=piece)
     x = _residual(b, part, Function.ADD, x, attended, spec.width, frames)
-    x = convolution(b, f"{name}.convolution", spec, x, frames)
+    x = convolution(b, f"{name}.convolution", spec, x, frames, kept=0 if piece is None else spec.kernel - 1)
     x = feed_forward(b, f"{name}.feed_forward2", spec, x, frames)
-    return norm(b, f"{name}.norm", x, spec.width, frames)
+    return norm(b, f"{name}.norm", x, spec.width, frames, out_rows=None if piece is None else piece.out_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a block has beside the frames of one piece of a stream."""
+
+    keys: int
+    """Frames of keys and values that are kept."""
+    position: int | None = None
+    """The projected encodings of the distances, from before the loop over pieces."""
+    out_rows: int | None = None
+    """Rows of the block's output, where it holds the whole utterance."""
 
 
 def feed_forward(b: TraceBuilder, name: str, spec: ConformerSpec, x: int, frames: int) -> int:
@@ -132,14 +151,14 @@ def feed_forward(b: TraceBuilder, name: str, spec: ConformerSpec, x: int, frames
     return _residual(b, name, Function.ADD_HALF, x, down, width, frames)
 
 
-def convolution(b: TraceBuilder, name: str, spec: ConformerSpec, x: int, frames: int) -> int:
+def convolution(b: TraceBuilder, name: str, spec: ConformerSpec, x: int, frames: int, kept: int = 0) -> int:
     """sum = x + pointwise2(swish(norm(depthwise(glu(pointwise1(norm(x)))))))."""
     width = spec.width
     normal = norm(b, f"{name}.norm", x, width, frames)
     doubled = linear(b, f"{name}.pointwise1", [normal], width, 2 * width, frames)
-    gated = pointwise(b, f"{name}.glu", Function.GLU, [doubled], width, frames)
+    gated = pointwise(b, f"{name}.glu", Function.GLU, [doubled], width, frames, kept=kept)
     deep = conv1d(b, f"{name}.depthwise", gated, width, width, frames, kernel=spec.kernel, padding=spec.padding,
-                  depthwise=True)  # fmt: skip
+                  depthwise=True, kept=kept)  # fmt: skip
     normal = norm(b, f"{name}.depthwise_norm", deep, width, frames)
     active = pointwise(b, f"{name}.swish", Function.SWISH, [normal], width, frames)
     out = linear(b, f"{name}.pointwise2", [active], width, width, frames)
@@ -147,46 +166,60 @@ def convolution(b: TraceBuilder, name: str, spec: ConformerSpec, x: int, frames:
 
 
 def attention(
-    b: TraceBuilder, layer: str, spec: AttentionSpec, x: int, frames: int, encoding: int | None = None
-) -> int:
-    """Self-attention on x (frames, D): `<layer>.output.out`. Scores are computed for all pairs of frames.
+    b: TraceBuilder, layer: str, spec: AttentionSpec, x: int, frames: int, encoding: int | None = None, *,
+    piece: Piece | None = None,
+) -> int:  # fmt: skip
+    """Self-attention on x (frames, D): `<layer>.output.out`. Scores are computed for all pairs of frames and keys.
 
+    What its products of two activations read, queries, keys, values and positions, has the precision of `layer`.
     Raises HwsimError for relative positions without an encoding.
     """
-    width = spec.width
-    b.attributes(layer, left=spec.left, right=spec.right)
-    query, key, value = (linear(b, f"{layer}.{part}", [x], width, width, frames) for part in ("query", "key", "value"))
-    scores = _relative_scores(b, layer, spec, query, key, frames, encoding) if spec.relative else None
-    if scores is None:
-        scores = _scores(b, layer, spec, "scores", Role.ACTIVATION, query, key, frames, frames)
+    width, kept = spec.width, 0 if piece is None else piece.keys
+    b.attributes(layer, left=spec.left, right=spec.right, **({} if spec.chunk is None else {"chunk": spec.chunk}))
+    query, key, value = (
+        linear(b, f"{layer}.{part}", [x], width, width, frames, kept=0 if part == "query" else kept, owner=layer)
+        for part in ("query", "key", "value")
+    )
+    keys = kept + frames
+    if spec.relative:
+        position = None if piece is None else piece.position
+        if position is None:
+            position = project_positions(b, layer, spec, encoding, keys + frames - 1)
+        scores = _relative_scores(b, layer, spec, query, key, frames, keys, position)
+    else:
+        scores = _scores(b, layer, spec, "scores", Role.ACTIVATION, query, key, frames, keys)
     heads, pairs = spec.heads, spec.heads * frames
-    probabilities = b.tensor(f"{layer}.probabilities", Role.ACTIVATION, (heads, frames, frames))
-    b.op(Kind.SOFTMAX, layer, [Operand(scores, frames)], [Operand(probabilities, frames)], m=pairs, n=frames,
+    probabilities = b.tensor(f"{layer}.probabilities", Role.ACTIVATION, (heads, frames, keys))
+    b.op(Kind.SOFTMAX, layer, [Operand(scores, keys)], [Operand(probabilities, keys)], m=pairs, n=keys,
          function=Function.PROBABILITIES)  # fmt: skip
     context = b.tensor(f"{layer}.context", Role.ACTIVATION, (frames, width))
-    reads = [Operand(probabilities, heads * frames), Operand(value, fixed=frames * width)]
-    b.op(Kind.MATMUL, layer, reads, [Operand(context, width)], m=frames, k=frames, n=spec.head_width, batch=heads,
+    reads = [Operand(probabilities, heads * keys), Operand(value, fixed=keys * width)]
+    b.op(Kind.MATMUL, layer, reads, [Operand(context, width)], m=frames, k=keys, n=spec.head_width, batch=heads,
          function=Function.CONTEXT)  # fmt: skip
     return linear(b, f"{layer}.output", [context], width, width, frames)
 
 
-def _relative_scores(
-    b: TraceBuilder, layer: str, spec: AttentionSpec, query: int, key: int, frames: int, encoding: int | None
-) -> int:
+def project_positions(b: TraceBuilder, layer: str, spec: AttentionSpec, encoding: int | None, distances: int) -> int:
+    """`<layer>.position.out` (distances, D): the encodings, projected. Raises HwsimError without an encoding."""
     if encoding is None:
         raise HwsimError(f"{layer}: relative positions must have an encoding, got none")
-    width, distances = spec.width, 2 * frames - 1
-    position = linear(b, f"{layer}.position", [encoding], width, width, distances, bias=False)
+    return linear(b, f"{layer}.position", [encoding], spec.width, spec.width, distances, bias=False, owner=layer)
+
+
+def _relative_scores(
+    b: TraceBuilder, layer: str, spec: AttentionSpec, query: int, key: int, frames: int, keys: int, position: int
+) -> int:
+    width = spec.width
     parts = []
-    for name, keys, count in (("content", key, frames), ("position", position, distances)):
+    for name, against, count in (("content", key, keys), ("position", position, keys + frames - 1)):
         bias = b.tensor(f"{layer}.{name}_bias", Role.BIAS, (width,))
         biased = b.tensor(f"{layer}.{name}_query", Role.ACTIVATION, (frames, width))
         b.op(Kind.ELEMENTWISE, layer, [Operand(query, width), Operand(bias, fixed=width)], [Operand(biased, width)],
              m=frames, n=width, function=Function.ADD)  # fmt: skip
-        parts.append(_scores(b, layer, spec, f"{name}_scores", Role.STATE, biased, keys, frames, count))
-    scores = b.tensor(f"{layer}.scores", Role.ACTIVATION, (spec.heads, frames, frames))
-    b.op(Kind.ELEMENTWISE, layer, [Operand(part, frames) for part in parts], [Operand(scores, frames)],
-         m=spec.heads * frames, n=frames, function=Function.RELATIVE_ADD)  # fmt: skip
+        parts.append(_scores(b, layer, spec, f"{name}_scores", Role.STATE, biased, against, frames, count))
+    scores = b.tensor(f"{layer}.scores", Role.ACTIVATION, (spec.heads, frames, keys))
+    b.op(Kind.ELEMENTWISE, layer, [Operand(part, keys) for part in parts], [Operand(scores, keys)],
+         m=spec.heads * frames, n=keys, function=Function.RELATIVE_ADD)  # fmt: skip
     return scores
 
 

@@ -19,16 +19,16 @@ class GruLayer:
     cells: int
     wx: int
     wh: int
-    bias_x: int
-    bias_h: int
+    bias_x: int | None
+    bias_h: int | None
     gates_x: int
     gates_h: int
     h: int
 
     @classmethod
     def declare(cls, b: TraceBuilder, layer: str, inputs: int, cells: int, rows: int, *,
-                prefix: str = "", steps: bool = False) -> GruLayer:  # fmt: skip
-        """Declare weights `(inputs, 3 cells)` and `(cells, 3 cells)`, two biases, gate sums and the hidden state.
+                prefix: str = "", steps: bool = False, bias: bool = True) -> GruLayer:  # fmt: skip
+        """Declare weights `(inputs, 3 cells)` and `(cells, 3 cells)`, two biases or none, gate sums, hidden state.
 
         With `steps` the layer runs over `rows` time steps of one row each, otherwise it runs one step of `rows`
         rows. Gate sums take the policy's state format, the hidden state its activation format.
@@ -44,8 +44,8 @@ class GruLayer:
             layer, cells,
             wx=tensor("wx", Role.WEIGHT, inputs, gates),
             wh=tensor("wh", Role.WEIGHT, cells, gates),
-            bias_x=tensor("bias_x", Role.BIAS, gates),
-            bias_h=tensor("bias_h", Role.BIAS, gates),
+            bias_x=tensor("bias_x", Role.BIAS, gates) if bias else None,
+            bias_h=tensor("bias_h", Role.BIAS, gates) if bias else None,
             gates_x=tensor("gates_x", Role.STATE, rows, gates),
             gates_h=tensor("gates_h", Role.STATE, step_rows, gates),
             h=tensor("h", Role.ACTIVATION, rows, cells),

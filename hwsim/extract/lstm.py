@@ -19,8 +19,8 @@ class LstmLayer:
     cells: int
     wx: int
     wh: int
-    bias_x: int
-    bias_h: int
+    bias_x: int | None
+    bias_h: int | None
     gates_x: int
     gates_h: int
     c: int
@@ -28,8 +28,8 @@ class LstmLayer:
 
     @classmethod
     def declare(cls, b: TraceBuilder, layer: str, inputs: int, cells: int, rows: int, *,
-                prefix: str = "", steps: bool = False) -> LstmLayer:  # fmt: skip
-        """Declare weights `(inputs, 4 cells)` and `(cells, 4 cells)`, two biases, gate sums, state and output.
+                prefix: str = "", steps: bool = False, bias: bool = True) -> LstmLayer:  # fmt: skip
+        """Declare weights `(inputs, 4 cells)` and `(cells, 4 cells)`, two biases or none, gate sums, state, output.
 
         With `steps` the layer runs over `rows` time steps of one row each, otherwise it runs one step of `rows`
         rows. Gate sums and the cell state take the policy's state format, the output its activation format.
@@ -45,8 +45,8 @@ class LstmLayer:
             layer, cells,
             wx=tensor("wx", Role.WEIGHT, inputs, gates),
             wh=tensor("wh", Role.WEIGHT, cells, gates),
-            bias_x=tensor("bias_x", Role.BIAS, gates),
-            bias_h=tensor("bias_h", Role.BIAS, gates),
+            bias_x=tensor("bias_x", Role.BIAS, gates) if bias else None,
+            bias_h=tensor("bias_h", Role.BIAS, gates) if bias else None,
             gates_x=tensor("gates_x", Role.STATE, rows, gates),
             gates_h=tensor("gates_h", Role.STATE, step_rows, gates),
             c=tensor("c", Role.STATE, step_rows, cells),
@@ -80,6 +80,11 @@ class LstmStack:
     """Weight, bias, logits and number of labels of the output layer."""
     cache: int
     """Stands for the states that the search keeps: those of one step are there before the next reads any."""
+
+    @property
+    def scores(self) -> tuple[int, int] | None:
+        """Tensor of a language model's scores, and how many of them a row has."""
+        return None if self.output is None else self.output[2:]
 
     def step(self, b: TraceBuilder, m: Rows, choice: int | None = None) -> None:
         """Fetch the cached states of m hypotheses, advance them by one label, and put the new states back.

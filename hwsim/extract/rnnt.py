@@ -5,22 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hwsim.extract.encoder import emit_conformer_encoder, encoder_frames
 from hwsim.extract.lstm import LstmLayer, LstmStack
-from hwsim.extract.spec import EncoderSpec, JointSpec, LstmStackSpec, NetworkSpec
+from hwsim.extract.spec import (
+    AnyEncoderSpec,
+    ConformerEncoderSpec,
+    EncoderSpec,
+    JointSpec,
+    LstmStackSpec,
+    NetworkSpec,
+)
 from hwsim.trace import Function, Kind, Role, TraceBuilder
 from hwsim.trace.builder import Operand, Rows
 
 
-def encoder_frames(spec: EncoderSpec, frames: int) -> int:
-    """Output frames of the encoder for a number of input frames."""
-    return -(-frames // spec.stack_factor) if spec.stack_before_layer is not None else frames
+def emit_encoder(b: TraceBuilder, spec: AnyEncoderSpec, frames: int, *, whole: bool = False) -> list[int]:
+    """Add the encoder over `frames` input frames; return the tensors `(T', outputs)` of its last layer.
+
+    `whole`: a streaming Conformer at once, as a whole utterance is executed, and not chunk by chunk.
+    """
+    if isinstance(spec, ConformerEncoderSpec):
+        return [emit_conformer_encoder(b, spec, frames, whole)]
+    return _emit_lstms(b, spec, frames)
 
 
-def emit_encoder(b: TraceBuilder, spec: EncoderSpec, frames: int) -> list[int]:
-    """Add the encoder over `frames` input frames; return the tensors `(T, cells)` of its last layer.
+def _emit_lstms(b: TraceBuilder, spec: EncoderSpec, frames: int) -> list[int]:
+    """Each layer is one input projection over all frames (per direction), then a recurrent loop.
 
-    Each layer is one input projection over all frames (per direction), then a recurrent loop. The two
-    directions are branches 0 and 1 of the same loop, so that a machine may run them side by side.
+    The two directions are branches 0 and 1 of the same loop, so that a machine may run them side by side.
     """
     x = [b.tensor("encoder.input.features", Role.ACTIVATION, (frames, spec.input), "encoder.layer0")]
     width = spec.input
@@ -133,14 +145,37 @@ class SearchNetworks:
     joint: Joint
     language_models: tuple[LstmStack, ...]
 
+    @property
+    def labels(self) -> int:
+        """Scores of a row of the joint."""
+        return self.joint.spec.outputs
+
+    @property
+    def logits(self) -> int:
+        """Tensor of those scores."""
+        return self.joint.logits
+
+    def project_encoder(self, b: TraceBuilder, m: Rows, hoisted: bool, needs: Sequence[int] = ()) -> None:
+        """What the joint computes of encoder frames alone: with the encoder, or in each of its rows."""
+        layer = "encoder.projection" if hoisted else "joint.encoder_projection"
+        self.joint.project_encoder(b, self.encoder_out, m, layer, needs)
+
+    def project_prediction(self, b: TraceBuilder, m: Rows, hoisted: bool) -> None:
+        """What the joint computes of the prediction network alone: with it, or in each of its rows."""
+        layer = "prediction.projection" if hoisted else "joint.prediction_projection"
+        self.joint.project_prediction(b, self.prediction.layers[-1].h, m, layer)
+
+    def join(self, b: TraceBuilder, m: Rows, needs: Sequence[int] = ()) -> None:
+        """The rest of the joint for m pairs of frame and hypothesis, and the log-softmax."""
+        self.joint.step(b, m, needs)
+
 
 def declare_search(b: TraceBuilder, spec: NetworkSpec, encoder_out: list[int], frames: int, rows: int,
                    language_models: Sequence[str]) -> SearchNetworks:  # fmt: skip
     """Declare prediction network, joint and the named language models for up to `rows` hypotheses."""
-    encoder_width = spec.encoder.cells * (2 if spec.encoder.bidirectional else 1)
     return SearchNetworks(
         encoder_out,
         declare_stack(b, "prediction", spec.prediction, rows),
-        Joint.declare(b, spec.joint, encoder_width, spec.prediction.cells, frames, rows),
+        Joint.declare(b, spec.joint, spec.encoder.outputs, spec.prediction.cells, frames, rows),
         tuple(declare_stack(b, name, spec.language_models[name], rows) for name in language_models),  # type: ignore[index]
     )

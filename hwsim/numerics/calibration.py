@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,6 +20,9 @@ SAWB_COEFFICIENTS: dict[tuple[int, bool], tuple[float, float]] = {
     (8, True): (31.76, 35.04),
 }
 """(c1, c2) by bits and whether zero is a level. Source: Fasoli et al., arXiv 2108.12074."""
+
+
+Reduction = Callable[..., Any]
 
 
 class Calibration(Protocol):
@@ -64,16 +68,19 @@ class Sawb:
 
 @dataclass(frozen=True, slots=True)
 class BoundAware:
-    """Bound-aware clipping: a symmetric quantizer of a bound that the network guarantees, 2^bits - 1 levels.
+    """Bound-aware clipping: scale = 2 bound / (2^bits - 2), symmetric, for a bound that the network guarantees.
 
     `bound`: 1 for an LSTM's hidden state, 1 / (1 - dropout) for what comes out of dropout. Nothing is measured.
-    Source: Fasoli et al., arXiv 2108.12074.
+    Raises HwsimError for fewer than 2 bits. Source: Fasoli et al., arXiv 2108.12074.
     """
 
     bound: float = 1.0
     bits: int = 4
     unit: bool = False
     precision: Precision = "float64"
+
+    def __post_init__(self) -> None:
+        _check_bits("bound-aware clipping", self.bits, 2)
 
     def calibrate(self, x: ArrayLike = ()) -> Quantizer:
         """The quantizer of the bound, whatever `x` is."""
@@ -93,6 +100,9 @@ class Pact:
     bits: int = 4
     precision: Precision = "float64"
 
+    def __post_init__(self) -> None:
+        _check_bits("PACT", self.bits, 1)
+
     def calibrate(self, x: ArrayLike = ()) -> Quantizer:
         """The quantizer of the bounds, whatever `x` is."""
         if not self.lower <= 0 < self.upper:
@@ -106,8 +116,10 @@ class MinMax:
 
     symmetric: scale = max|x| / (2^(bits-1) - 1), no zero point, narrow range. Otherwise scale =
     (max - min) / (2^bits - 1) with a zero point. `axis`: the axis that keeps its own scales, None for one scale.
+    `group_size`: g rows of the first axis share a scale, one for each of the other axes' places (sub-channels).
     A slice of zeros takes scale 1. Computed in `precision`, so unsigned float32 without symmetry is ONNX's
-    DynamicQuantizeLinear.
+    DynamicQuantizeLinear. Raises HwsimError for 1 bit with symmetry, which has no level but zero, and for an axis
+    with groups. Source of 2 bits with a zero point and sub-channels: Ding et al., ICASSP 2024, arXiv 2312.08553.
     """
 
     bits: int = 8
@@ -115,16 +127,35 @@ class MinMax:
     signed: bool = True
     axis: int | None = None
     precision: Precision = "float64"
+    group_size: int = 0
+
+    def __post_init__(self) -> None:
+        _check_bits("symmetric min-max" if self.symmetric else "min-max", self.bits, 2 if self.symmetric else 1)
+        if self.group_size < 0 or (self.group_size and self.axis is not None):
+            raise HwsimError(f"group_size must be 0 with an axis and never negative, got {self.group_size}")
 
     def calibrate(self, x: ArrayLike) -> Quantizer:
-        """The quantizer of `x`; scales keep the axes of x, of length 1 except `axis`."""
+        """The quantizer of `x`; scales keep the axes of x, of length 1 except `axis`, or K/g of the first with groups.
+
+        Raises HwsimError for values that are not finite, and for a first axis that groups do not divide.
+        """
         values = _finite(x, self.precision)
         if self.symmetric:
-            scale = _nonzero(_reduce(np.abs(values), self.axis, np.max) / integer_range(self.bits)[1])
-            return Quantizer(scale, self.bits, narrow=True, precision=self.precision)
-        low = np.minimum(_reduce(values, self.axis, np.min), 0)
-        high = np.maximum(_reduce(values, self.axis, np.max), 0)
-        return _affine(low, high, self.bits, self.signed, self.precision)
+            scale = _nonzero(self._reduce(np.abs(values), np.max) / integer_range(self.bits)[1])
+            return Quantizer(scale, self.bits, narrow=True, precision=self.precision, group_size=self.group_size)
+        low = np.minimum(self._reduce(values, np.min), 0)
+        high = np.maximum(self._reduce(values, np.max), 0)
+        found = _affine(low, high, self.bits, self.signed, self.precision)
+        return replace(found, group_size=self.group_size)
+
+    def _reduce(self, values: Reals, function: Reduction) -> Reals:
+        if not self.group_size:
+            return _reduce(values, self.axis, function)
+        rows = len(values) if values.ndim else 1
+        if rows % self.group_size:
+            raise HwsimError(f"the first axis must be a multiple of group_size {self.group_size}, got {rows}")
+        grouped = values.reshape(rows // self.group_size, self.group_size, *values.shape[1:])
+        return np.asarray(function(grouped, axis=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +163,26 @@ class NativeQat:
     """Native quantization-aware training: scale = max|x| / (2^(bits-1) - 1), code = floor(x / scale + 1/2).
 
     `axis`: the output channel of weights, None for one scale; int4 is +-7, int8 +-127. A slice of zeros takes
-    scale 1. Source: Ding et al., Interspeech 2022, arXiv 2203.15952.
+    scale 1. The source has no clamp: none acts here either, but where the scale itself is subnormal and inexact.
+    Raises HwsimError for fewer than 2 bits. Source: Ding et al., Interspeech 2022, arXiv 2203.15952.
     """
 
     bits: int = 4
     axis: int | None = None
     precision: Precision = "float64"
 
+    def __post_init__(self) -> None:
+        _check_bits("native QAT", self.bits, 2)
+
     def calibrate(self, x: ArrayLike) -> Quantizer:
         """The quantizer of `x`; scales keep the axes of x, of length 1 except `axis`."""
         scale = _nonzero(_reduce(np.abs(_finite(x)), self.axis, np.max) / integer_range(self.bits)[1])
         return Quantizer(scale, self.bits, narrow=True, ties="half_up", precision=self.precision)
+
+
+def _check_bits(name: str, bits: int, least: int, most: int = 32) -> None:
+    if not least <= bits <= most:
+        raise HwsimError(f"bits of {name} must be {least} to {most}, got {bits}")
 
 
 def _symmetric(bound: float, bits: int, zero: bool, unit: bool, precision: Precision) -> Quantizer:
@@ -159,10 +199,9 @@ def _affine(low: Reals, high: Reals, bits: int, signed: bool, precision: Precisi
     return Quantizer(scale, bits, zero_point, signed, precision=precision)
 
 
-def _reduce(x: Reals, axis: int | None, function: np.ufunc | object) -> Reals:
+def _reduce(x: Reals, axis: int | None, function: Reduction) -> Reals:
     axes = tuple(a for a in range(x.ndim) if axis is None or a != axis % x.ndim)
-    reduced = function(x, axis=axes, keepdims=axis is not None)  # type: ignore[operator]
-    return np.asarray(reduced)
+    return np.asarray(function(x, axis=axes, keepdims=axis is not None))
 
 
 def _nonzero(scale: Reals) -> Reals:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hwsim.errors import HwsimError
+from hwsim.numerics.formats import NumberFormat
 from hwsim.numerics.quantizers import Quantizer, check_codes
 from hwsim.numerics.rounding import Integers, Reals, round_real
 
@@ -58,6 +59,11 @@ class Codebook:
         return 0, self.table.size - 1
 
     @property
+    def number_format(self) -> NumberFormat:
+        """How its codes are stored, with a table and a scale for each tensor."""
+        return NumberFormat(f"codebook{self.bits}")
+
+    @property
     def expanded(self) -> Quantizer:
         """The int8 grid on which the products are computed."""
         return Quantizer(self.scale, 8)
@@ -94,9 +100,13 @@ class MuLaw:
     """Codebooks by the mu-law, fitted to weights by least squares.
 
     Centroids: sgn(z) ((1 + mu)^|z| - 1) / mu of 2^bits points z from -1 to 1, in whole 128ths (ties to even), at most
-    127. Symmetric but for that, so zero is not among them. `denominator`: the source prints 1 + mu, which keeps the
-    outermost centroids inside. For each of `candidates` that gives distinct centroids the scale is fitted, by turns
-    with the codes, to the least squared error; the best mu is taken.
+    127. Symmetric but for that, so zero is not among them. Those that fall on one 128th are moved apart, outwards where
+    there is room: 8 bits are all int8 values, whatever mu. `denominator`: the source prints 1 + mu, which keeps the
+    outermost centroids inside. For each of `candidates` the scale is fitted, by turns with the codes, to the least
+    squared error; the best mu is taken. The source re-fits mu to each matrix by least squares and does not print how:
+    the search over candidates, and the scale beside it, are choices here.
+    Raises HwsimError for other bits than 1 to 8, and for candidates that are none, not positive or not finite.
+    Source: Zhen et al., SLT 2022, arXiv 2210.09188.
     """
 
     bits: int = 5
@@ -104,14 +114,25 @@ class MuLaw:
     denominator: Denominator = "mu"
     turns: int = 8
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.bits <= 8:
+            raise HwsimError(f"bits of a codebook must be 1 to 8, got {self.bits}")
+        if self.denominator not in ("mu", "mu+1"):
+            raise HwsimError(f"denominator must be one of mu, mu+1, got {self.denominator}")
+        if not self.candidates or not all(0 < mu < np.inf for mu in self.candidates):
+            raise HwsimError(f"candidates must be at least one positive mu, got {self.candidates}")
+
     def table(self, mu: float) -> Integers:
-        """Centroids in 128ths, int64 (2^bits,). Raises HwsimError unless mu is positive and bits 1 to 8."""
-        if not 1 <= self.bits <= 8 or not mu > 0:
-            raise HwsimError(f"mu must be positive and bits 1 to 8, got {mu} and {self.bits}")
-        z = np.linspace(-1.0, 1.0, 1 << self.bits)
+        """Centroids in 128ths, int64 (2^bits,), rising. Raises HwsimError unless mu is positive and finite."""
+        if not 0 < mu < np.inf:
+            raise HwsimError(f"mu must be positive and finite, got {mu}")
+        places = np.arange(1 << (self.bits - 1))
+        z = np.linspace(-1.0, 1.0, 1 << self.bits)[-places.size :]
         by = mu if self.denominator == "mu" else mu + 1
-        expanded = np.sign(z) * ((1 + mu) ** np.abs(z) - 1) / by
-        return np.clip(round_real(expanded * UNIT), -UNIT, UNIT - 1).astype(np.int64)
+        snapped = np.maximum(round_real(((1 + mu) ** z - 1) / by * UNIT).astype(np.int64), 1)
+        apart = np.maximum.accumulate(snapped - places) + places
+        room = places[::-1]
+        return np.concatenate([-np.minimum(apart, UNIT - room)[::-1], np.minimum(apart, UNIT - 1 - room)])
 
     def calibrate(self, x: ArrayLike) -> Codebook:
         """The codebook of weights of any shape. Raises HwsimError for weights that are not finite or all zero."""
@@ -119,10 +140,7 @@ class MuLaw:
         largest = float(np.abs(weights).max(initial=0.0))
         if not np.isfinite(largest) or largest == 0:
             raise HwsimError(f"weights of a codebook must be finite and not all zero, got up to {largest}")
-        fits = [self._fit(weights, table, largest / UNIT) for mu in self.candidates
-                if (np.diff(table := self.table(mu)) > 0).all()]  # fmt: skip
-        if not fits:
-            raise HwsimError(f"candidates must hold a mu with distinct centroids, got {self.candidates}")
+        fits = [self._fit(weights, self.table(mu), largest / UNIT) for mu in self.candidates]
         return min(fits, key=lambda fit: fit[0])[1]
 
     def _fit(self, weights: Reals, table: Integers, scale: float) -> tuple[float, Codebook]:

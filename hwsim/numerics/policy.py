@@ -124,19 +124,21 @@ def uniform_policy(fmt: NumberFormat) -> PrecisionPolicy:
 
 
 def load_policy(name_or_path: str | Path) -> PrecisionPolicy:
-    """The policy of a catalogue name, of a path, or of a number format (`int4/channel`, `codebook5`).
+    """The policy of a catalogue name, of a path, of a number format (`int4/channel`, `codebook5`), or one of `NATIVE`.
 
     A catalogue name wins over the number format of the same text, and a number format over a path.
     Raises ConfigError for a mistake in a file, HwsimError for an unknown name, with the nearest ones.
     """
     text = str(name_or_path)
+    if text in NATIVE:
+        return NATIVE[text]
     shipped = catalogue.names(CATALOGUE)
     is_path = isinstance(name_or_path, Path) or text.endswith((".yaml", ".yml"))
     if not is_path and text not in shipped:
         if text.split("/")[0] in BASES:
             return uniform_policy(NumberFormat.parse(text))
         if "/" not in text:
-            raise HwsimError(f"unknown policy '{text}'{nearest(text, {*shipped, *BASES})}")
+            raise HwsimError(f"unknown policy '{text}'{nearest(text, {*shipped, *BASES, *NATIVE})}")
     from hwsim.numerics.policy_file import read_policy
 
     return read_policy(catalogue.find(CATALOGUE, "policy", name_or_path))
@@ -145,3 +147,10 @@ def load_policy(name_or_path: str | Path) -> PrecisionPolicy:
 def is_dense(fmt: NumberFormat) -> bool:
     """Whether values that are not weights can have the format: no codebook, no N:M."""
     return fmt.kind != "codebook" and fmt.sparsity is None
+
+
+NATIVE = {
+    name: PrecisionPolicy(name, (), LayerPrecision.same(NumberFormat(fmt)))
+    for name, fmt in (("native", "fp32"), ("native-fp16", "fp16"))
+}
+"""Stand for the number formats that an extracted model has itself: as they are, or what is fp32 as fp16."""

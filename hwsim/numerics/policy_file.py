@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import lru_cache
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from hwsim.config import Document, Frozen, read_document, validate
-from hwsim.errors import ConfigError
+from hwsim.errors import ConfigError, HwsimError
 from hwsim.numerics.formats import FormatError, NumberFormat
 from hwsim.numerics.policy import LayerPrecision, PartialPrecision, PrecisionPolicy, is_dense
 
@@ -106,6 +108,35 @@ def build_policy(document: Document) -> PrecisionPolicy:
     default = {name: NumberFormat.parse(text) for name, text in model.default.model_dump().items()}
     rules = tuple((glob, _partial(rule)) for glob, rule in model.layers.items())
     return PrecisionPolicy(Path(document.file).stem, rules, LayerPrecision(**default), model.assumption or "")
+
+
+def policy_text(policy: PrecisionPolicy, description: str, source: str | None = None) -> str:
+    """The YAML file of a policy, which `read_policy` reads back: the same rules in the same order.
+
+    Raises HwsimError without a source for a policy that has no assumption, and for a glob that two rules have.
+    """
+    from ruamel.yaml import YAML
+
+    if not source and not policy.assumption:
+        raise HwsimError("source must be given for a policy without an assumption, got neither")
+    layers: dict[str, dict[str, Any]] = {}
+    for glob, rule in policy.rules:
+        if glob in layers:
+            raise HwsimError(f"globs of a policy's file must be given once, got {glob} twice")
+        layers[glob] = _texts(rule) | ({"optional": True} if rule.optional else {})
+    about = {"description": description, "source": source, "assumption": policy.assumption}
+    data = {key: text for key, text in about.items() if text} | {"default": _texts(policy.default), "layers": layers}
+    yaml, stream = YAML(typ="safe", pure=True), StringIO()
+    yaml.width = 120
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel declares no type for it
+    yaml.dump(data, stream)
+    return stream.getvalue()
+
+
+def _texts(formats: LayerPrecision | PartialPrecision) -> dict[str, Any]:
+    found = {field.name: getattr(formats, field.name) for field in fields(LayerPrecision)}
+    return {name: str(fmt) for name, fmt in found.items() if fmt is not None}
 
 
 def _partial(rule: str | LayerRule) -> PartialPrecision:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hwsim.errors import HwsimError
+from hwsim.numerics.formats import Granularity, NumberFormat
 from hwsim.numerics.rounding import TIES, Integers, Reals, Ties, integer_range, round_real
 
 Form = Literal["divide", "reciprocal", "unit"]
@@ -87,6 +88,15 @@ class Quantizer:
         """Least and greatest code."""
         low, high = integer_range(self.bits, self.signed)
         return (-high, high) if self.narrow and self.signed else (low, high)
+
+    @property
+    def number_format(self) -> NumberFormat:
+        """How codes of weights (K..., N) are stored; its `stored_bits(shape)` counts scales and zero points too.
+
+        Raises FormatError for bits that no format has.
+        """
+        granularity: Granularity = "group" if self.group_size else "channel" if self.scale.size > 1 else "tensor"
+        return NumberFormat(f"int{self.bits}", granularity, self.group_size, bool(self.zero_point.any()))
 
     def quantize(self, x: ArrayLike) -> Integers:
         """Codes of `x`, int64 of its shape. Raises HwsimError when x holds NaN or an infinity."""

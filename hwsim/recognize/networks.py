@@ -73,14 +73,18 @@ class JointNetwork:
 class EncoderStream:
     """An encoder that is fed features in pieces of any length and gives the rows that the joint reads.
 
-    Layers may stack `stack` frames: what does not fill a stack waits for the next piece, or for the end.
+    Layers may stack `stack` frames, and attention see chunks of the stacked ones: what fills no chunk waits for the
+    next piece, or for the end. States of LSTMs, keys and values of attention and inputs of convolutions are kept
+    between pieces, so that rows are those of the whole. All waits for the end when the encoder sees later frames.
     """
 
     def __init__(self, encoder: Executable, stack: int) -> None:
         if encoder.rows is None or FEATURES not in encoder.inputs or ENCODER_SIDE not in encoder.outputs:
             raise HwsimError(f"{encoder.trace.name}: must read {FEATURES} of any number of frames and write "
                              f"{ENCODER_SIDE}")  # fmt: skip
-        self._encoder, self._most, self._stack = encoder, encoder.rows // stack * stack, stack
+        self._encoder, self._unit, self._longest = encoder, stack * encoder.chunk, encoder.rows
+        # Sums in floating point depend on how many frames run at once: one chunk always, whatever is fed.
+        self._most = max(encoder.rows // self._unit, 1) * self._unit if encoder.exact else self._unit
         self._states: Mapping[str, Array] = {}
         self._waiting: Array = np.zeros((0, encoder.network.tensors[FEATURES].shape[-1]))
 
@@ -95,15 +99,28 @@ class EncoderStream:
         if features.ndim != 2 or features.shape[1] != self._waiting.shape[1]:
             raise HwsimError(f"features must be of shape (T, {self._waiting.shape[1]}), got {features.shape}")
         waiting = np.concatenate([self._waiting, features])
-        ready = len(waiting) if last else len(waiting) // self._stack * self._stack
+        if not self._encoder.streams:
+            return self._at_the_end(waiting, last)
+        ready = len(waiting) if last else len(waiting) // self._unit * self._unit
         self._waiting = waiting[ready:]
         rows = [self._run(waiting[at : min(at + self._most, ready)]) for at in range(0, ready, self._most)]
-        width = self._encoder.network.tensors[ENCODER_SIDE].shape[-1]
-        return np.concatenate(rows) if rows else np.zeros((0, width))
+        return np.concatenate(rows) if rows else self._no_rows
+
+    def _at_the_end(self, waiting: Array, last: bool) -> Array:
+        """All rows of an encoder that sees later frames, once there are none. Raises HwsimError for too many."""
+        if len(waiting) > self._longest:
+            raise HwsimError(f"an utterance of an encoder that sees all of it must have at most {self._longest} "
+                             f"frames, got {len(waiting)}")  # fmt: skip
+        self._waiting = waiting[:0] if last else waiting
+        return self._encoder.run({FEATURES: waiting})[ENCODER_SIDE] if last and len(waiting) else self._no_rows
+
+    @property
+    def _no_rows(self) -> Array:
+        return np.zeros((0, self._encoder.network.tensors[ENCODER_SIDE].shape[-1]))
 
     def _run(self, features: Array) -> Array:
         out = self._encoder.run({FEATURES: features}, states=self._states)
-        self._states = {name: out[name][-1:] for pair in self._encoder.states.items() for name in pair}
+        self._states = self._encoder.states_after(out, self._states)
         return out[ENCODER_SIDE]
 
 

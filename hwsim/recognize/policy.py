@@ -11,11 +11,15 @@ from hwsim.recognize.recognizer import Recognizer
 from hwsim.trace import Role, Tensor
 
 ASSUMPTION = "cell states and gate sums are timed in fp16 and biases in fp32; the decode computes them in float64"
+RESIDUAL = "; residual sums are timed in fp16 and decoded on a grid of 16 bits"
 _STATE, _BIAS = NumberFormat("fp16"), NumberFormat("fp32")
 
 
 def policy_of(recognizer: Recognizer, name: str) -> PrecisionPolicy:
-    """One rule for each layer with weights: their format, and that of the activations that meet them."""
+    """One rule for each layer with weights: their format, and that of the activations that meet them.
+
+    And one for each layer without, such as attention: the widest of the grids of its activations.
+    """
     rules: dict[str, PartialPrecision] = {}
     for executable in recognizer.networks.values():
         inputs = _inputs(executable)
@@ -24,8 +28,11 @@ def policy_of(recognizer: Recognizer, name: str) -> PrecisionPolicy:
                 weights = weight_format(tensor, executable.quantizers.get(tensor.name))
                 activations = inputs.get(tensor.name, NumberFormat(weights.compute))
                 rules[tensor.layer] = PartialPrecision(weights, activations, _STATE, _BIAS, optional=True)
+        for layer, bits in _activation_bits(executable).items():
+            rules.setdefault(layer, PartialPrecision(activations=NumberFormat(f"int{bits}"), optional=True))
     default = LayerPrecision(*([_STATE] * 4))
-    return PrecisionPolicy(name, tuple(rules.items()), default, ASSUMPTION)
+    sums = any(name.endswith(".sum") for each in recognizer.networks.values() for name in each.quantizers)
+    return PrecisionPolicy(name, tuple(rules.items()), default, ASSUMPTION + (RESIDUAL if sums else ""))
 
 
 def weight_format(tensor: Tensor, coding: Coding | None) -> NumberFormat:
@@ -39,6 +46,16 @@ def weight_format(tensor: Tensor, coding: Coding | None) -> NumberFormat:
     return NumberFormat(
         f"int{coding.bits}", granularity, coding.group_size, bool(coding.zero_point.any()), declared.sparsity  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def _activation_bits(executable: Executable) -> dict[str, int]:
+    """The most bits of a grid of an activation, by layer."""
+    found: dict[str, int] = {}
+    for tensor in executable.trace.tensors:
+        grid = executable.quantizers.get(tensor.name)
+        if tensor.role == Role.ACTIVATION and grid is not None:
+            found[tensor.layer] = max(grid.bits, found.get(tensor.layer, 0))
+    return found
 
 
 def _inputs(executable: Executable) -> dict[str, NumberFormat]:

@@ -15,7 +15,8 @@ from hwsim.numerics import NumberFormat, PrecisionPolicy
 from hwsim.numerics.formats import BASES
 from hwsim.numerics.policy import LayerPrecision
 from hwsim.report.layout import assumption_text, facts_grid, plain_table, section, spaced
-from hwsim.report.sentences import FUSIONS, SEARCHES, geometry, memory_text
+from hwsim.report.sentences import FUSIONS, SEARCHES, encoder_text, geometry, memory_text
+from hwsim.report.speech import describe_speech
 from hwsim.report.units import DASH, number, plural, si, signed, significant
 
 ACOUSTIC = "acoustic"
@@ -45,7 +46,7 @@ def describe_arch(arch: Architecture) -> Group:
 
 
 def describe_workload(workload: Workload) -> Group:
-    """A network: parameters counted and published, its parts with their sources, how it is decoded."""
+    """A network: parameters counted and published, its parts with their sources, how it is decoded, its speech."""
     spec = workload.spec
     decode = spec.decode
     beam = "" if decode.algorithm == "greedy" else f", beam {decode.beam}"
@@ -70,7 +71,10 @@ def describe_workload(workload: Workload) -> Group:
         "Published": f"{spec.published.source}; counts agree {agreement}",
         "Digest": workload.digest,
     }
-    return spaced([facts_grid(rows), table, section("Parts", assumption_text(_part_lines(workload)))])
+    parts: list[RenderableType] = [facts_grid(rows), table, section("Parts", assumption_text(_part_lines(workload)))]
+    if spec.speech is not None:
+        parts.append(describe_speech(spec.speech))
+    return spaced(parts)
 
 
 def describe_policy(policy: PrecisionPolicy, texts: Mapping[str, str | None]) -> Group:
@@ -119,12 +123,8 @@ def _origins(title: str, origins: list[Origin]) -> Group:
 def _part_lines(workload: Workload) -> list[str]:
     """`encoder = 6 layers of 640 cells, bidirectional: source` for each part, and the decoding's source."""
     spec = workload.spec
-    encoder, joint = spec.encoder, spec.joint
-    direction = "bidirectional" if encoder.bidirectional else "unidirectional"
-    layers = f"{plural(encoder.layers, f'{direction} LSTM layer')} of {encoder.cells} cells on {encoder.input} features"
-    if encoder.stack_before_layer is not None:
-        layers += f", {encoder.stack_factor} frames stacked before layer {encoder.stack_before_layer}"
-    lines = [f"encoder = {layers}: {encoder.source}"]
+    joint = spec.joint
+    lines = [f"encoder = {encoder_text(spec.encoder)}: {spec.encoder.source}"]
     stacks = [("prediction", spec.prediction), *spec.language_models.items()]
     lines += [f"{name} = {_stack_text(stack)}: {stack.source}" for name, stack in stacks]
     combined = {"add": "sum", "multiply": "product", "concatenate": "concatenation"}[joint.combine]

@@ -68,7 +68,8 @@ def policy_fallbacks(arch: Architecture, policy: PrecisionPolicy) -> list[str]:
 
 def decode_totals(result: Result) -> DecodeTotals:
     """Steps, rows and calls of the search."""
-    return schedule(result.settings, speech_statistics(result.workload, result.frames)).totals()
+    plan = result.plan or schedule(result.settings, speech_statistics(result.workload, result.frames))
+    return plan.totals()
 
 
 def share(component: ComponentResult, result: Result) -> float:

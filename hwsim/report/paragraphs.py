@@ -38,15 +38,17 @@ def network_text(result: Result, versus: Result | None = None) -> str:
 
 def decode_text(result: Result) -> str:
     """Search, beam, language models, steps, and rows of each network."""
-    totals, settings = facts.decode_totals(result), result.settings
     frames = result.workload.encoder_frames(result.frames)
+    length = f"{plural(result.frames, 'frame')} = {result.audio_s:.4g} s of audio"
+    length += f", {frames} after the encoder" if frames != result.frames else ""
+    if not result.workload.transduces:
+        return f"none, an encoder alone; {length}"
+    totals, settings = facts.decode_totals(result), result.settings
     beam = "" if settings.algorithm == "greedy" else f", beam {settings.beam}"
     rows = [f"prediction network {totals.prediction_rows:,}", f"joint {totals.joint_rows:,}"]
     if settings.language_models:
         rows.insert(1, f"{'each LM' if settings.language_models > 1 else 'LM'} {totals.lm_rows:,}")
     return (
-        f"{SEARCHES[settings.algorithm]}{beam}, {FUSIONS[settings.lm]};"
-        f" {plural(result.frames, 'frame')} = {result.audio_s:.4g} s of audio"
-        f"{f', {frames} after the encoder' if frames != result.frames else ''};"
+        f"{SEARCHES[settings.algorithm]}{beam}, {FUSIONS[settings.lm]}; {length};"
         f" {plural(totals.steps, 'step')}; rows: {', '.join(rows)}"
     )

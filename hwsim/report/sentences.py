@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hwsim.arch import Architecture
+from hwsim.extract.spec import AnyEncoderSpec, ConformerEncoderSpec
 from hwsim.report.units import binary_bytes, plural, rate, si
 
 SEARCHES = {
     "alsd": "alignment-length synchronous beam search (alsd)",
     "tsd": "time-synchronous beam search (tsd)",
+    "maes": "modified adaptive expansion search (maes)",
     "greedy": "greedy search",
 }
 FUSIONS = {
@@ -40,3 +42,35 @@ def memory_text(arch: Architecture) -> str:
     bandwidth = si(dram.bandwidth_bytes_per_s.value, "B/s")
     size = binary_bytes(arch.scratchpad_bytes)
     return f"scratchpad {size}{each if arch.cores.value > 1 else ''}; DRAM {bandwidth}, {reached}"
+
+
+def encoder_text(spec: AnyEncoderSpec) -> str:
+    """`6 bidirectional LSTM layers of 640 cells on 340 features`, `4 Conformer blocks of width 64, ...`."""
+    if isinstance(spec, ConformerEncoderSpec):
+        return _conformer_text(spec)
+    direction = "bidirectional" if spec.bidirectional else "unidirectional"
+    text = f"{plural(spec.layers, f'{direction} LSTM layer')} of {spec.cells} cells on {spec.input} features"
+    if spec.stack_before_layer is not None:
+        text += f", {spec.stack_factor} frames stacked before layer {spec.stack_before_layer}"
+    return text
+
+
+def _conformer_text(spec: ConformerEncoderSpec) -> str:
+    causal = "causal " if spec.causal else ""
+    way = spec.subsampling
+    kind = "depthwise separable convolutions" if way.kind == "conv2d" and way.separable else "convolutions"
+    subsampled = "stacked" if way.kind == "stack" else f"subsampled by {kind} of {plural(way.channels, 'channel')}"
+    parts = [
+        f"{plural(spec.layers, 'Conformer block')} of width {spec.width} on {spec.input} features",
+        f"{plural(way.reduction, 'frame')} {subsampled} to one",
+        f"{plural(spec.heads, 'head')}, {'relative' if spec.positions == 'relative' else 'no'} positions",
+        f"{causal}kernel {spec.kernel}",
+        f"feed-forward {spec.feed_forward} × {spec.width}",
+    ]
+    if spec.left is not None:
+        parts.append(f"{plural(spec.left, 'frame')} of left context")
+    if spec.right is not None:
+        parts.append(f"{plural(spec.right, 'frame')} of right context")
+    if spec.chunk is not None:
+        parts.append(f"chunks of {plural(spec.chunk, 'frame')}")
+    return ", ".join(parts)

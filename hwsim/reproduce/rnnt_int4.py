@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from hwsim.arch import Architecture, load_arch
 from hwsim.cost.peak import peak_efficiency_ops_per_j
-from hwsim.extract import Workload, load_workload
+from hwsim.extract import Workload, load_network
 from hwsim.extract.workload import parameter_counts
 from hwsim.numerics.formats import NumberFormat
 from hwsim.reproduce.conditions import RTF, Conditions, Headline, measure, speedups
@@ -42,7 +42,7 @@ def reproduce(on_step: Step | None = None) -> Reproduction:
         if on_step:
             on_step(done, total)
 
-    as_is = Conditions(load_arch(ARCH), load_workload(WORKLOAD))
+    as_is = Conditions(load_arch(ARCH), load_network(WORKLOAD))
     headline = measure(as_is)
     step()
     over_beams = {}

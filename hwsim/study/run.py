@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from hwsim.arch import load_arch
 from hwsim.errors import HwsimError
-from hwsim.extract import load_workload
+from hwsim.extract import load_network
 from hwsim.recognize.store import SUFFIX
 from hwsim.study.request import StudyRequest
 from hwsim.study.store import Row, RowStore
 from hwsim.study.table import study_table
-from hwsim.study.work import Chunk, chunks_of, recognizer_of, run_chunk, split_of
+from hwsim.study.work import Chunk, check_speech, chunks_of, recognizer_of, run_chunk, split_of
 from hwsim.workers import cores, in_workers
 
 if TYPE_CHECKING:
@@ -56,13 +56,14 @@ def run_study(
 def _check(request: StudyRequest) -> dict[str, str]:
     """Load all that is named, so that mistakes are said before anything runs; the hash of each."""
     hashes = {f"arch {name}": load_arch(name).digest for name in request.archs}
-    hashes["workload"] = load_workload(request.workload).digest
+    hashes["workload"] = load_network(request.workload).digest
     for precision in request.precisions:
         recognizer_of(request, precision)
     split = split_of(request)
     if request.utterances > len(split):
         raise HwsimError(f"utterances must be at most {len(split)}, those of {request.split} in {request.data}, got "
                          f"{request.utterances}")  # fmt: skip
+    check_speech(request)
     files = [request.data / f"{request.split}.npz"]
     files += sorted(request.recognizers.glob(f"*{SUFFIX}"))
     return hashes | {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,31 +18,54 @@ if TYPE_CHECKING:
 OBJECTIVES = ("wer", "rtf", "energy_per_audio_second_j")
 
 
-def study_table(request: StudyRequest, store: RowStore) -> pd.DataFrame:
-    """One row for each machine, precision, beam and language model.
+@dataclass(frozen=True)
+class Point:
+    """What one way of decoding reached on one machine, over some utterances."""
 
-    `wer` and its 95 % bootstrap interval over utterances; `rtf` is all latency over all audio; `latency_p50_s` and
-    `latency_p90_s` are of utterances; `pareto`: no other point of the machine is as good in WER, RTF and energy and
-    better in one.
+    arch: str
+    precision: str
+    beam: int
+    lm: str
+    utterances: int
+    words: int
+    wer: float
+    wer_low: float
+    """2.5 % of the bootstrapped rates over utterances are below."""
+    wer_high: float
+    rtf: float
+    """All latency over all audio."""
+    energy_per_audio_second_j: float
+    latency_p50_s: float
+    """Of utterances."""
+    latency_p90_s: float
+
+
+def point(arch: str, precision: str, beam: int, lm: str, errors: WordErrors, audio_s: Sequence[float],
+          latency_s: Sequence[float], energy_j: Sequence[float]) -> Point:  # fmt: skip
+    """The point of utterances, of each its errors, length, latency and energy."""
+    low, high = errors.interval()
+    return Point(
+        arch, precision, beam, lm, len(errors.words), int(errors.words.sum()), errors.rate, low, high,
+        rtf=float(np.sum(latency_s)) / sum(audio_s), energy_per_audio_second_j=sum(energy_j) / sum(audio_s),
+        latency_p50_s=float(np.median(latency_s)), latency_p90_s=float(np.quantile(latency_s, 0.9)),
+    )  # fmt: skip
+
+
+def study_table(request: StudyRequest, store: RowStore) -> pd.DataFrame:
+    """One `Point` for each machine, precision, beam and language model.
+
+    `pareto`: no other point of the machine is as good in WER, RTF and energy and better in one.
     """
     import pandas as pd
 
-    rows: list[dict[str, Any]] = []
+    rows: list[Point] = []
     for search in request.searches:
         found = store.of(search, request.utterances)
         words = WordErrors(*(np.array([row[name] for row in found], np.int64) for name in ("errors", "words")))
-        low, high = words.interval()
-        audio_s = sum(row["audio_s"] for row in found)
+        audio_s = [row["audio_s"] for row in found]
         for arch in request.archs:
-            latency = np.array([row["latency_s"][arch] for row in found])
-            energy_j = sum(row["energy_j"][arch] for row in found)
-            rows.append({
-                "arch": arch, "precision": search.precision, "beam": search.beam, "lm": search.lm,
-                "utterances": len(found), "words": int(words.words.sum()), "wer": words.rate, "wer_low": low,
-                "wer_high": high, "rtf": float(latency.sum() / audio_s),
-                "energy_per_audio_second_j": energy_j / audio_s,
-                "latency_p50_s": float(np.median(latency)), "latency_p90_s": float(np.quantile(latency, 0.9)),
-            })  # fmt: skip
+            latency_s, energy_j = ([row[name][arch] for row in found] for name in ("latency_s", "energy_j"))
+            rows.append(point(arch, search.precision, search.beam, search.lm, words, audio_s, latency_s, energy_j))
     frame = pd.DataFrame(rows).sort_values(["arch", "precision", "lm", "beam"], kind="stable", ignore_index=True)
     frame["pareto"] = np.concatenate([pareto(part[list(OBJECTIVES)].to_numpy()) for _, part in frame.groupby("arch")])
     return frame

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
 from hwsim.arch import load_arch
 from hwsim.decode.prefixes import Array
 from hwsim.errors import HwsimError
-from hwsim.extract import load_workload
+from hwsim.extract import load_network
 from hwsim.recognize import Recognizer, load_recognizer
 from hwsim.recognize.errors import word_errors
 from hwsim.recognize.policy import policy_of
@@ -36,7 +37,7 @@ class Chunk:
 def run_chunk(chunk: Chunk) -> list[Row]:
     """Decode each utterance, count its word errors, and time the decode on every machine."""
     request, search = chunk.request, chunk.search
-    workload = load_workload(request.workload)
+    workload = load_network(request.workload)
     recognizer = recognizer_of(request, search.precision)
     split = split_of(request)
     settings = search.settings(request.decoder, workload.spec.decode.u_max_ratio)
@@ -44,7 +45,7 @@ def run_chunk(chunk: Chunk) -> list[Row]:
     rows = []
     for index in chunk.utterances:
         features = np.asarray(split[index][0], np.float64)
-        found = recognizer.transcribe(features, settings, encoded=_encoded(request, search.precision, index))
+        found = recognizer.transcribe(features, settings, encoded=_encoded(recognizer, split, index))
         errors = word_errors([split.transcripts[index]], [found.words])
         row: Row = {"precision": search.precision, "beam": search.beam, "lm": search.lm, "utterance": index,
                     "errors": int(errors.errors[0]), "words": int(errors.words[0]), "hypothesis": found.words,
@@ -57,8 +58,13 @@ def run_chunk(chunk: Chunk) -> list[Row]:
     return rows
 
 
+def _stamp(path: Path) -> int:
+    """When a file was written: what is kept in memory is kept of that file."""
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 @lru_cache(maxsize=8)
-def _recognizer(path: str) -> Recognizer:
+def _recognizer(path: Path, stamp: int) -> Recognizer:
     return load_recognizer(path)
 
 
@@ -68,27 +74,42 @@ def recognizer_of(request: StudyRequest, precision: str) -> Recognizer:
     if not path.exists():
         known = ", ".join(sorted(file.stem for file in request.recognizers.glob(f"*{SUFFIX}"))) or "none"
         raise HwsimError(f"precision {precision} must have a file {path.name} in {request.recognizers}, got {known}")
-    found = _recognizer(str(path))
-    if found.about.get("workload") != request.workload:
-        raise HwsimError(f"{path}: must be a recognizer of {request.workload}, got {found.about.get('workload')}")
+    found, name = _recognizer(path, _stamp(path)), load_network(request.workload).name
+    if found.about.get("workload") != name:
+        raise HwsimError(f"{path}: must be a recognizer of {name}, got {found.about.get('workload')}")
     return found
 
 
+def check_speech(request: StudyRequest) -> None:
+    """Raise HwsimError unless every recognizer reads the features of the split and knows its words."""
+    split = split_of(request)
+    for precision in request.precisions:
+        recognizer = recognizer_of(request, precision)
+        if split.features.shape[1] != recognizer.width:
+            raise HwsimError(f"{request.data}: must have {recognizer.width} features per frame, as recognizer "
+                             f"{precision}, got {split.features.shape[1]}")  # fmt: skip
+        for number, transcript in enumerate(split.transcripts.tolist()):
+            try:
+                recognizer.labels(transcript)
+            except HwsimError as error:
+                raise HwsimError(f"utterance {number} of {split.name}: {error}") from None
+
+
 @lru_cache(maxsize=2)
-def _split(path: str) -> Split:
+def _split(path: Path, stamp: int) -> Split:
     return load_split(path)
 
 
 def split_of(request: StudyRequest) -> Split:
     """The speech that is decoded."""
-    return _split(str(request.data / f"{request.split}.npz"))
+    path = request.data / f"{request.split}.npz"
+    return _split(path, _stamp(path))
 
 
 @lru_cache(maxsize=4096)
-def _encoded(request: StudyRequest, precision: str, index: int) -> Array:
+def _encoded(recognizer: Recognizer, split: Split, index: int) -> Array:
     """The encoder's rows of an utterance: the same for every search of a precision."""
-    features = np.asarray(split_of(request)[index][0], np.float64)
-    return recognizer_of(request, precision).encode(features)
+    return recognizer.encode(np.asarray(split[index][0], np.float64))
 
 
 def chunks_of(

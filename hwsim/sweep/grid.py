@@ -77,10 +77,10 @@ def points(request: SweepRequest) -> list[SweepPoint]:
     Raises HwsimError for an unknown workload, decoder or language model, and for a model the workload has not.
     """
     workload = load_workload(request.workload)
-    frames = workload.spec.decode.frames if request.frames is None else request.frames
+    frames = workload.decode.frames if request.frames is None else request.frames
     searches: dict[tuple[str, str], dict[int, None]] = {}
     for decoder, lm, beam in product(request.decoders or (None,), request.lms or (None,), request.beams or (None,)):
-        greedy = (decoder or workload.spec.decode.algorithm) == "greedy"
+        greedy = (decoder or workload.decode.algorithm) == "greedy"
         chosen = default_settings(workload, algorithm=decoder, lm=lm, beam=1 if greedy else beam)
         searches.setdefault((chosen.algorithm, chosen.lm), {})[chosen.beam] = None
     changes = [tuple(zip(request.settings, values, strict=True)) for values in product(*request.settings.values())]

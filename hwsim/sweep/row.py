@@ -10,7 +10,7 @@ import pandas as pd
 from hwsim import __version__
 from hwsim.arch import Architecture
 from hwsim.config import parse_scalar
-from hwsim.extract import Workload
+from hwsim.extract import AnyWorkload
 from hwsim.numerics import PrecisionPolicy
 from hwsim.simulation import Result
 from hwsim.sweep.grid import SweepPoint
@@ -32,7 +32,7 @@ COUNTS = ("cycles", "dram_bytes")
 """Endings of the columns that hold integers; empty cells leave them integers."""
 
 
-def describe(point: SweepPoint, arch: Architecture, workload: Workload, policy: PrecisionPolicy) -> Row:
+def describe(point: SweepPoint, arch: Architecture, workload: AnyWorkload, policy: PrecisionPolicy) -> Row:
     """The columns that name a point and what made its figures."""
     row: Row = {name: getattr(point, name) for name in ("arch", "workload", "precision", "decoder", "beam", "lm")}
     row["frames"] = point.frames

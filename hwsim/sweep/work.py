@@ -9,7 +9,7 @@ from hwsim.arch import Architecture
 from hwsim.decode.settings import DecodeSettings
 from hwsim.engine.run import Engine
 from hwsim.errors import HwsimError
-from hwsim.extract import Workload
+from hwsim.extract import AnyWorkload
 from hwsim.numerics import PrecisionPolicy
 from hwsim.simulation import simulate
 from hwsim.sweep.grid import SweepPoint
@@ -28,7 +28,7 @@ class Job:
 
     point: SweepPoint
     arch: Architecture
-    workload: Workload
+    workload: AnyWorkload
     policy: PrecisionPolicy
     search: DecodeSettings
     engine: Engine

@@ -109,10 +109,11 @@ class TraceBuilder:
         return self._count - 1
 
     def matmul(self, layer: str, x: Sequence[int], w: int, out: int, *, m: Rows, bias: int | None = None,
-               branch: int = 0, needs: Sequence[int] = ()) -> int:  # fmt: skip
+               branch: int = 0, needs: Sequence[int] = (), kept: int = 0) -> int:  # fmt: skip
         """`(m, K) @ (K, N)` by the weight `w`; the tensors of `x` share K in proportion to their last sizes.
 
-        It waits for the tensors of `needs` without reading them.
+        It waits for the tensors of `needs` without reading them. `kept`: rows of `out` of before that stay beside the
+        new ones, so that a loop holds them from one iteration to the next.
         """
         k, n = self._tensors[w].shape[-2:]
         widths = [self._tensors[t].shape[-1] for t in x]
@@ -123,6 +124,8 @@ class TraceBuilder:
         if bias is not None:
             reads.append(Operand(bias, fixed=n))
         reads += [Operand(t) for t in needs]
+        if kept:
+            reads.append(Operand(out, fixed=kept * n))
         return self.op(Kind.MATMUL, layer, reads, [Operand(out, per_row=n)], m=m, k=k, n=n, branch=branch)
 
     @property

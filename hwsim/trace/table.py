@@ -60,7 +60,8 @@ MAC_KINDS = (Kind.MATMUL, Kind.CONV1D, Kind.CONV2D, Kind.DEPTHWISE)
 class Function(IntEnum):
     """What an ELEMENTWISE operation computes for each element of its output, and a variant of other kinds.
 
-    SWISH x sigmoid(x); GLU a sigmoid(b) of rows that hold a beside b; ADD_HALF a + b / 2
+    SWISH x sigmoid(x); GLU a sigmoid(b) of rows that hold a beside b; ADD_HALF a + b / 2; GELU x times the normal
+    distribution function of x; SELECT a comparison, clip or choice; the others by their names
     RELATIVE_ADD  out[h, i, j] = a[h, i, j] + b[h, i, T - 1 - i + j]: scores of content a (heads, T, T) and of relative
                   position b (heads, T, 2T - 1), whose row r stands for the distance i - j = T - 1 - r
     PROBABILITIES of SOFTMAX: the softmax itself
@@ -86,6 +87,11 @@ class Function(IntEnum):
     PROBABILITIES = 15
     SCORES = 16
     CONTEXT = 17
+    GELU = 18
+    EXP = 19
+    DIVIDE = 20
+    SQRT = 21
+    SELECT = 22
 
 
 class Role(IntEnum):

@@ -8,7 +8,7 @@ from hwsim.errors import HwsimError
 try:
     import torch as _torch
 except ImportError:
-    raise HwsimError("hwsim.train needs PyTorch: install hwsim[torch]") from None
+    raise HwsimError("hwsim.train needs PyTorch: install hwsim[train]") from None
 
 from hwsim.train.attention import QuantAttention, Recipes
 from hwsim.train.checkpoint import ModelConfig, load_checkpoint, read_config, save_checkpoint, ship
@@ -24,6 +24,15 @@ from hwsim.train.network import record
 from hwsim.train.quantizers import DynamicQuantizer, FakeQuantizer, LearnedBounds, fake_quantize, quantize
 from hwsim.train.recipes import RECIPES, NetworkRecipe, network_recipe
 from hwsim.train.recurrent import QuantGRU, QuantLSTM
+from hwsim.train.sensitivity import (
+    Sensitivity,
+    allocate,
+    hessian_sensitivity,
+    kl_sensitivity,
+    on_bits,
+    policy_of_bits,
+    transducer_outputs,
+)
 from hwsim.train.store import load_parameters, save_parameters
 from hwsim.train.transducer import QuantTransducer
 
@@ -48,15 +57,21 @@ __all__ = [
     "QuantLinear",
     "QuantTransducer",
     "Recipes",
+    "Sensitivity",
+    "allocate",
     "convert",
     "convert_language_model",
     "convert_transducer",
     "export",
     "fake_quantize",
     "fit",
+    "hessian_sensitivity",
+    "kl_sensitivity",
     "load_checkpoint",
     "load_parameters",
     "network_recipe",
+    "on_bits",
+    "policy_of_bits",
     "quantize",
     "read_config",
     "record",
@@ -64,5 +79,6 @@ __all__ = [
     "save_parameters",
     "ship",
     "transducer_loss",
+    "transducer_outputs",
 ]
 del _torch

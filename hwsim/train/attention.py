@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,17 @@ from hwsim.numerics.calibration import BoundAware, MinMax, NativeQat, Sawb
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.numerics.rounding import Reals
 from hwsim.numerics.tables import exponential_table
-from hwsim.train.modules import QuantLinear, QuantModule, Recipe, Recording, Weights, on_grid, own_grid, stored
+from hwsim.train.modules import (
+    MatrixWeights,
+    QuantLinear,
+    QuantModule,
+    Recipe,
+    Recording,
+    Weights,
+    on_grid,
+    own_grid,
+    stored,
+)
 from hwsim.train.quantizers import fake_quantize, quantize
 
 PROBABILITIES = replace(probability_grid(), ties="half_up")
@@ -32,7 +42,7 @@ class Recipes:
     which a graph in floating point does not reproduce.
     """
 
-    weight: Weights | None = field(default_factory=Sawb)
+    weight: MatrixWeights | None = field(default_factory=Sawb)
     """Matrices of linear layers."""
     kernel: Weights | None = field(default_factory=lambda: NativeQat(8, axis=1))
     """The depthwise kernel (kernel, channels)."""
@@ -48,6 +58,13 @@ class Recipes:
     """Weighted values."""
     encoding: Recipe | None = field(default_factory=lambda: BoundAware(1.0, 8))
     """Encodings of relative positions."""
+    active: Recipe | Literal["hidden"] | None = "hidden"
+    """What swish writes, before a product; by default as what other layers write."""
+
+    @property
+    def swish(self) -> Recipe | None:
+        """The recipe of what swish writes."""
+        return self.hidden if isinstance(self.active, str) else self.active
 
 
 @lru_cache(maxsize=8)
@@ -63,13 +80,25 @@ def position_encoding(frames: int, width: int) -> Reals:
     return both
 
 
-def context_mask(frames: int, left: int | None, right: int | None, device: torch.device | None = None) -> Tensor:
-    """(frames, frames): whether query i sees key j, i - left <= j <= i + right."""
+def context_mask(frames: int, left: int | None, right: int | None, device: torch.device | None = None,
+                 chunk: int | None = None) -> Tensor:  # fmt: skip
+    """(frames, frames): whether query i sees key j, i - left <= j <= i + right.
+
+    With a chunk, i is the first frame of the query's chunk on the left side and its last one on the right.
+    """
     at = torch.arange(frames, device=device)
-    ahead = at[None, :] - at[:, None]
+    first = at if chunk is None else at - at % chunk
     kept = torch.ones(frames, frames, dtype=torch.bool, device=device)
-    kept = kept if left is None else kept & (ahead >= -left)
-    return kept if right is None else kept & (ahead <= right)
+    if left is not None:
+        kept = kept & (at[None, :] - first[:, None] >= -left)
+    after = right if chunk is None else chunk - 1
+    return kept if after is None else kept & (at[None, :] - first[:, None] <= after)
+
+
+def real_frames(kept: Tensor, counts: Tensor) -> Tensor:
+    """(B, 1, T, T) of a mask (T, T): no frame of an utterance sees those that fill it up to the batch's length."""
+    inside = torch.arange(len(kept), device=kept.device) < counts[:, None]
+    return (kept & (inside[:, None, :] | ~inside[:, :, None]))[:, None]
 
 
 def relative_shift(x: Tensor) -> Tensor:
@@ -105,15 +134,17 @@ class QuantAttention(QuantModule):
             self.content_query_grid, self.position_query_grid = own_grid(recipes.hidden), own_grid(recipes.hidden)
         self.scores_grid, self.context_grid = own_grid(recipes.scores), own_grid(recipes.context)
 
-    def evaluate(self, x: Tensor, name: str = "", recording: Recording | None = None) -> Tensor:
-        """`forward`, recording."""
+    def evaluate(self, x: Tensor, name: str = "", recording: Recording | None = None,
+                 counts: Tensor | None = None) -> Tensor:  # fmt: skip
+        """`forward`, recording. `counts` (B,): frames of each utterance of a batch (T, B, D), the rest is unseen."""
         x = on_grid(x, self.input_grid)
         query, key, value = (
             getattr(self, part).evaluate(x, f"{name}.{part}", recording) for part in ("query", "key", "value")
         )
         make = self._relative_scores if self.spec.relative else self._scores
         scores = stored(make(query, key, name, recording), self.scores_grid, f"{name}.scores", recording)
-        mask = context_mask(len(x), self.spec.left, self.spec.right, x.device)
+        mask = context_mask(len(x), self.spec.left, self.spec.right, x.device, self.spec.chunk)
+        mask = mask if counts is None else real_frames(mask, counts)
         if self.scores_grid is None:
             probabilities = stored(scores.masked_fill(~mask, -math.inf).softmax(-1), None, f"{name}.probabilities",
                                    recording)  # fmt: skip

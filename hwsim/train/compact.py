@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from hwsim.numerics.codebook import Codebook
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.train.quantizers import FakeQuantizer
 from hwsim.train.transducer import weight_places
-from hwsim.train.weights import CodebookQuantizer, weight_codes
+from hwsim.train.weights import CodebookQuantizer, SparseQuantizer, weight_codes
 
 PACKED, TABLE, SCALE = ".packed", ".table", ".scale"
 INT8_BITS = 8
@@ -78,11 +79,11 @@ def load_compact(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             raise HwsimError(f"{name}: codes must be below {centres.size}, got {indices.max()}")
         if scale.ndim and tuple(scale.shape) != (1, value.shape[1]):
             raise HwsimError(f"{name}: scales must be one or (1, {value.shape[1]}), got {tuple(scale.shape)}")
-        quantizer = Quantizer(scale.numpy(), _bits(centres))
+        grid = getattr(module, attribute)
+        quantizer = _quantizer(name, grid, value, scale.numpy(), centres)
         codes = centres[indices].reshape(tuple(value.shape)).astype(np.int64)
         with torch.no_grad():
             value.copy_(torch.as_tensor(quantizer.dequantize(codes)))
-        grid = getattr(module, attribute)
         if isinstance(grid, CodebookQuantizer):
             grid.table, grid.scale = table, scale
         else:
@@ -111,6 +112,19 @@ def _rest(network: nn.Module) -> set[str]:
     inside = tuple(f"{name}." for name, module in network.named_modules() if id(module) in grids)
     return {name for name, value in network.state_dict().items()
             if value.data_ptr() not in weights and not (inside and name.startswith(inside))}  # fmt: skip
+
+
+def _quantizer(name: str, grid: Any, value: Tensor, scale: npt.NDArray[np.float64],
+               table: npt.NDArray[np.int8]) -> Quantizer:  # fmt: skip
+    """The grid of the network's recipe with the scale that was kept; of a codebook, one that holds its table."""
+    if isinstance(grid, CodebookQuantizer):
+        return Quantizer(scale, _bits(table))
+    calibration = grid.recipe.calibration if isinstance(grid, SparseQuantizer) else grid.calibration
+    declared = calibration if isinstance(calibration, Quantizer) else calibration.calibrate(value.detach().numpy())
+    low, high = declared.code_range
+    if table.min() < low or table.max() > high:
+        raise HwsimError(f"{name}: codes must be {low} to {high}, got {table.min()} to {table.max()}")
+    return replace(declared, scale=scale)
 
 
 def _bits(table: npt.NDArray[np.int8]) -> int:

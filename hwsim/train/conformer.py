@@ -14,6 +14,7 @@ from hwsim.train.modules import (
     QuantModule,
     Recipe,
     Recording,
+    before,
     on_grid,
     own_grid,
     stored,
@@ -35,7 +36,7 @@ class QuantFeedForward(QuantModule):
         super().__init__()
         width, inner = spec.width, spec.width * spec.feed_forward
         self.norm, self.up = _norm(width, recipes), _linear(width, inner, recipes)
-        self.swish = QuantActivation("swish", output=own_grid(recipes.hidden))
+        self.swish = QuantActivation("swish", output=own_grid(recipes.swish))
         self.down = _linear(inner, width, recipes)
         self.stream_grid = own_grid(recipes.stream)
 
@@ -62,14 +63,17 @@ class QuantConvolution(QuantModule):
             weight=recipes.kernel, output=own_grid(recipes.hidden),
         )  # fmt: skip
         self.depthwise_norm = _norm(width, recipes)
-        self.swish = QuantActivation("swish", output=own_grid(recipes.hidden))
+        self.swish = QuantActivation("swish", output=own_grid(recipes.swish))
         self.pointwise2 = _linear(width, width, recipes)
         self.stream_grid = own_grid(recipes.stream)
 
-    def evaluate(self, x: Tensor, name: str = "", recording: Recording | None = None) -> Tensor:
-        """`forward`, recording."""
+    def evaluate(self, x: Tensor, name: str = "", recording: Recording | None = None,
+                 counts: Tensor | None = None) -> Tensor:  # fmt: skip
+        """`forward`, recording. `counts` (B,): frames of each utterance of a batch, after which there are zeros."""
         y = x
         for part in self.PARTS:
+            if part == "depthwise" and counts is not None and self.depthwise.padding[1]:
+                y = y * before(y, counts)
             y = getattr(self, part).evaluate(y, f"{name}.{part}", recording)
         return stored(x + y, self.stream_grid, f"{name}.sum", recording)
 
@@ -93,12 +97,13 @@ class QuantConformerBlock(QuantModule):
         self.feed_forward2 = QuantFeedForward(spec, recipes)
         self.norm = _norm(spec.width, recipes)
 
-    def evaluate(self, x: Tensor, name: str = "", recording: Recording | None = None) -> Tensor:
-        """`forward`, recording."""
+    def evaluate(self, x: Tensor, name: str = "", recording: Recording | None = None,
+                 counts: Tensor | None = None) -> Tensor:  # fmt: skip
+        """`forward`, recording. `counts` (B,): frames of each utterance of a batch (T, B, D), the rest is unseen."""
         x = self.feed_forward1.evaluate(on_grid(x, self.input_grid), f"{name}.feed_forward1", recording)
         y = self.attention_norm.evaluate(x, f"{name}.attention.norm", recording)
-        y = self.attention.evaluate(y, f"{name}.attention", recording)
+        y = self.attention.evaluate(y, f"{name}.attention", recording, counts)
         x = stored(x + y, self.stream_grid, f"{name}.attention.sum", recording)
-        x = self.convolution.evaluate(x, f"{name}.convolution", recording)
+        x = self.convolution.evaluate(x, f"{name}.convolution", recording, counts)
         x = self.feed_forward2.evaluate(x, f"{name}.feed_forward2", recording)
         return self.norm.evaluate(x, f"{name}.norm", recording)

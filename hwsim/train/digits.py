@@ -53,6 +53,10 @@ TRANSDUCER = {
     FLOAT: Stage(FitSettings(21, 4e-3, weight_decay=0.05, warm_up=0.1), 16, Augmentation(), short_epochs=3, repeats=2),
     QUANTIZED: Stage(FitSettings(7, 1.5e-3, weight_decay=0.05, warm_up=0.05), 16, Augmentation(), repeats=2),
 }
+CONFORMER_TRANSDUCER = {
+    FLOAT: Stage(FitSettings(30, 3e-3, weight_decay=0.05, warm_up=0.1), 16, Augmentation(), short_epochs=3, repeats=2),
+    QUANTIZED: Stage(FitSettings(8, 1e-3, weight_decay=0.05, warm_up=0.05), 16, Augmentation(), repeats=2),
+}
 LANGUAGE_MODEL = {
     FLOAT: Stage(FitSettings(4, 5e-3, warm_up=0.1), 64),
     QUANTIZED: Stage(FitSettings(2, 2e-3, warm_up=0.1), 64),

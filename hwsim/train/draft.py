@@ -15,6 +15,7 @@ from hwsim.numerics.quantizers import Quantizer
 from hwsim.trace import Role, TraceBuilder
 from hwsim.train.modules import Grid
 from hwsim.train.quantizers import FakeQuantizer, precision_of
+from hwsim.train.weights import WeightGrid, weight_codes
 
 
 @dataclass(slots=True)
@@ -34,10 +35,12 @@ class Draft:
     encodings: dict[tuple[int, int], int] = field(default_factory=dict)
     """Tensors of position encodings by their width and number of frames."""
 
-    def weight(
-        self, name: str, value: Tensor, grid: FakeQuantizer | None, shape: tuple[int, ...] | None = None
-    ) -> None:
+    def weight(self, name: str, value: Tensor, grid: WeightGrid | None, shape: tuple[int, ...] | None = None) -> None:
         """Codes of a weight (K, N) with its grid, or its reals, in the `shape` of its tensor."""
+        if grid is not None and not isinstance(grid, FakeQuantizer):
+            codes, self.quantizers[name] = weight_codes(value, grid)  # type: ignore[assignment]
+            self.codes[name] = codes.reshape(shape or codes.shape)
+            return
         reals = value.detach().cpu().double().numpy()
         if grid is None:
             self.codes[name] = reals.reshape(shape or reals.shape)

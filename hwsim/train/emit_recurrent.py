@@ -34,6 +34,23 @@ def recurrent(draft: Draft, name: str, part: QuantLSTM | QuantGRU) -> None:
         draft.x, draft.width = [direction.h for direction in declared], part.cells * len(declared)
 
 
+def recurrent_step(draft: Draft, name: str, part: QuantLSTM | QuantGRU) -> None:
+    """Layers as one step of `draft.frames` hypotheses: states are read and written anew."""
+    if part.bidirectional or part.dense_inputs:
+        raise HwsimError(f"{name}: a recurrent layer of one step must have one direction and no dense_inputs")
+    kind = LstmLayer if isinstance(part, QuantLSTM) else GruLayer
+    if isinstance(part, QuantLSTM):
+        _gate_order(draft, name, part)
+    draft.expect(name, part.inputs)
+    for layer in range(part.layers):
+        title = f"{name}.layer{layer}"
+        declared = kind.declare(draft.builder, title, part.width(layer), part.cells, draft.frames)
+        _fill(draft, f"{title}.", part, layer, "")
+        declared.project_input(draft.builder, draft.x, draft.frames)
+        declared.step(draft.builder, draft.frames)
+        draft.x, draft.width = [declared.h], part.cells
+
+
 def _gate_order(draft: Draft, name: str, part: QuantLSTM) -> None:
     if draft.gate_order not in ("", part.gate_order):
         raise HwsimError(f"{name}: gate orders must be the same in all modules, got {part.gate_order}")

@@ -6,10 +6,14 @@ from torch import Tensor
 
 from hwsim.errors import HwsimError
 from hwsim.execute.recurrence import LstmRules
+from hwsim.extract.encoder import encoder_frames, subsample
 from hwsim.extract.lstm import LstmLayer as Declared
 from hwsim.trace import Function, Kind, Role, TraceBuilder
 from hwsim.trace.builder import Operand
 from hwsim.train.draft import Draft
+from hwsim.train.emit_conformer import conformer_block
+from hwsim.train.emit_layers import fill_linear
+from hwsim.train.encoders import ConformerEncoder, LstmEncoder
 from hwsim.train.export import Converted
 from hwsim.train.language_model import QuantLanguageModel
 from hwsim.train.lstm_layer import LstmLayer
@@ -52,7 +56,28 @@ def convert_language_model(network: QuantLanguageModel, rows: int = 64, name: st
 
 
 def _encoder(network: QuantTransducer, frames: int) -> Converted:
-    encoder, draft = network.encoder, _draft("encoder", frames)
+    draft = _draft("encoder", frames)
+    if isinstance(network.encoder, ConformerEncoder):
+        _conformers(draft, network.encoder)
+    else:
+        _lstms(draft, network.encoder)
+    _product(draft, "joint.encoder_projection", "encoder.projection", network.joint.encoder_projection, "out")
+    return _converted(draft)
+
+
+def _conformers(draft: Draft, encoder: ConformerEncoder) -> None:
+    """Subsampling and blocks."""
+    spec, layer = encoder.spec, "encoder.subsampling.linear"
+    draft.start("encoder", layer, spec.input, encoder.input_grid)
+    draft.x, draft.width = [subsample(draft.builder, spec, draft.x[0], draft.frames)], spec.width
+    draft.frames = encoder_frames(spec, draft.frames)
+    fill_linear(draft, layer, encoder.subsampling)
+    for index, block in enumerate(encoder.layers):
+        conformer_block(draft, f"encoder.layer{index}", block)
+
+
+def _lstms(draft: Draft, encoder: LstmEncoder) -> None:
+    """Layers of LSTMs."""
     spec = encoder.spec
     draft.start("encoder", "encoder.layer0", spec.input, encoder.input_grid)
     for index, layer in enumerate(encoder.layers):
@@ -65,8 +90,6 @@ def _encoder(network: QuantTransducer, frames: int) -> Converted:
         with draft.builder.loop(draft.frames):
             declared.step(draft.builder, 1)
         draft.x = [declared.h]
-    _product(draft, "joint.encoder_projection", "encoder.projection", network.joint.encoder_projection, "out")
-    return _converted(draft)
 
 
 def _prediction(network: QuantTransducer, rows: int) -> Converted:

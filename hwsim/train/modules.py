@@ -21,9 +21,11 @@ from hwsim.numerics.calibration import Calibration
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.numerics.tables import fixed_table
 from hwsim.train.quantizers import DynamicQuantizer, FakeQuantizer, LearnedBounds, quantize, table_function
+from hwsim.train.weights import WeightRecipe, weight_grid
 
 Grid = FakeQuantizer | LearnedBounds | DynamicQuantizer
 Weights = Calibration | Quantizer
+MatrixWeights = WeightRecipe | Quantizer
 Recipe = Calibration | Quantizer | LearnedBounds | DynamicQuantizer | FakeQuantizer
 
 
@@ -73,6 +75,12 @@ def stored(x: Tensor, grid: Grid | None, name: str, recording: Recording | None)
     return y
 
 
+def before(x: Tensor, counts: Tensor) -> Tensor:
+    """(T, B, 1): 1 where step t is before the count of utterance b, else 0."""
+    steps = torch.arange(len(x), device=x.device)
+    return (steps[:, None] < counts).to(x.dtype)[..., None]
+
+
 class QuantModule(nn.Module):
     """A module that knows the tensor names of its exported trace."""
 
@@ -110,14 +118,14 @@ class QuantLinear(QuantModule):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, *, bias: bool = True, weight: Weights | None = None,
+        self, inputs: int, outputs: int, *, bias: bool = True, weight: MatrixWeights | None = None,
         input: Recipe | None = None, output: Recipe | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         bound = 1 / math.sqrt(inputs)
         self.weight = nn.Parameter(torch.empty(outputs, inputs).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound)) if bias else None
-        self.weight_grid = None if weight is None else FakeQuantizer(weight)
+        self.weight_grid = weight_grid(weight, (inputs, outputs))
         self.input_grid, self.output_grid = activation_grid(input), activation_grid(output)
 
     def evaluate(self, x: Tensor, name: str = "", recording: Recording | None = None) -> Tensor:
@@ -146,7 +154,7 @@ class QuantLayerNorm(QuantModule):
 class QuantActivation(QuantModule):
     """Q_y(f(x)), f one of relu, sigmoid, tanh, swish (x sigmoid(x)) and glu (a sigmoid(b) of x = a beside b).
 
-    Sigmoid and tanh by the shared tables; (..., D) -> (..., D), of glu (..., 2D) -> (..., D).
+    Sigmoid and tanh by the shared tables, in training as they are; (..., D) -> (..., D), of glu (..., 2D) -> (..., D).
     """
 
     FUNCTIONS = ("glu", "relu", "sigmoid", "swish", "tanh")
@@ -166,11 +174,14 @@ class QuantActivation(QuantModule):
             case "relu":
                 return torch.relu(x)
             case "sigmoid" | "tanh":
-                return by_table(x, self.function)
+                return self._curve(x, self.function)
             case "swish":
-                return x * by_table(x, "sigmoid")
+                return x * self._curve(x, "sigmoid")
         a, b = x.chunk(2, dim=-1)
-        return a * by_table(b, "sigmoid")
+        return a * self._curve(b, "sigmoid")
+
+    def _curve(self, x: Tensor, name: str) -> Tensor:
+        return getattr(torch, name)(x) if self.training else by_table(x, name)
 
 
 def by_table(x: Tensor, name: str) -> Tensor:

@@ -134,7 +134,7 @@ class _ByTable(torch.autograd.Function):
 
 
 class FakeQuantizer(nn.Module):
-    """A recipe of `numerics.calibration` as a module: SAWB, BAC, PACT with fixed bounds, min-max, native QAT.
+    """A recipe as a module: SAWB, BAC, PACT with fixed bounds, min-max, native QAT, a table by least squares.
 
     A `Quantizer` in its place is a grid that is fixed.
 
@@ -178,9 +178,10 @@ class FakeQuantizer(nn.Module):
 
 
 class LearnedBounds(nn.Module):
-    """PACT: bounds that are trained. Gradients reach a bound from the values that it clips.
+    """PACT: bounds that are trained. dy/d upper is 1 where x >= upper, dy/d lower is 1 where x <= lower, else 0.
 
-    scale and zero point as `numerics.calibration.Pact`. Source: Choi et al., arXiv 1805.06085.
+    dy/dx is 1 between the bounds and 0 beyond. Scale and zero point as `numerics.calibration.Pact`.
+    Source: Choi et al., arXiv 1805.06085.
     """
 
     def __init__(self, lower: float = -1.0, upper: float = 1.0, bits: int = 4) -> None:
@@ -198,7 +199,8 @@ class LearnedBounds(nn.Module):
         """x on its grid."""
         if not bool(torch.isfinite(x).all()):
             raise HwsimError("values to quantize must be finite, got NaN or an infinity")
-        bounded = torch.minimum(torch.maximum(x, self.lower), self.upper)
+        # Not minimum and maximum: they would share the gradient of a value on the bound.
+        bounded = torch.where(x >= self.upper, self.upper, torch.where(x <= self.lower, self.lower, x))
         # The grid is of x itself; bounded - bounded.detach() is zero and carries the gradient to x and the bounds.
         return fake_quantize(x.detach(), self.quantizer()) + (bounded - bounded.detach())
 

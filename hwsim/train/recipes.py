@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from hwsim.numerics.calibration import BoundAware, Calibration, MinMax, NativeQa
 from hwsim.numerics.codebook import MuLaw
 from hwsim.numerics.formats import Sparsity
 from hwsim.numerics.quantizers import Quantizer
+from hwsim.train.attention import Recipes
 from hwsim.train.modules import Recipe
 from hwsim.train.quantizers import LearnedBounds
 from hwsim.train.weights import SparseWeights, WeightRecipe
@@ -24,6 +25,27 @@ class LearnedRange:
     lower: float
     upper: float
     bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConformerGrids:
+    """Grids of the activations of a Conformer encoder. The first three meet weights."""
+
+    normal: Calibration | LearnedRange | None
+    """What norms write."""
+    active: Calibration | LearnedRange | None
+    """What swish writes."""
+    context: Calibration | LearnedRange | None
+    """What attention makes of the values."""
+    other: Calibration | None = field(default_factory=lambda: MinMax(8))
+    """What other layers write: queries, keys, values, sums before swish, gated inputs of the convolution."""
+    scores: Calibration | None = field(default_factory=lambda: MinMax(8))
+    stream: Calibration | None = field(default_factory=lambda: MinMax(16))
+    """The residual stream."""
+    kernel: Calibration | None = field(default_factory=lambda: NativeQat(8, axis=1))
+    """Depthwise convolutions, whose weights meet one channel each."""
+    encoding: Calibration | None = field(default_factory=lambda: BoundAware(1.0, 8))
+    """Encodings of relative positions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +65,8 @@ class NetworkRecipe:
     """What the joint's activation writes."""
     cell: Quantizer | None = None
     """Cell states."""
+    conformer: ConformerGrids | None = None
+    """Activations of a Conformer encoder, and its depthwise kernels."""
     note: str = ""
     """What was chosen beyond the source of the recipe."""
 
@@ -51,21 +75,34 @@ class NetworkRecipe:
         """Whether anything is on a grid."""
         return self.weight is not None
 
+    def block_recipes(self) -> Recipes:
+        """The recipes of a Conformer block."""
+        grids = self.conformer or ConformerGrids(*[None] * 8)
+        normal, active, context = (_module(each) for each in (grids.normal, grids.active, grids.context))
+        return Recipes(self.weight, grids.kernel, grids.stream, normal, grids.other, grids.scores, context,
+                       grids.encoding, active)  # fmt: skip
+
     def features_grid(self) -> Recipe | None:
-        """The recipe of the input, bounds that are trained as a module of their own."""
-        if isinstance(self.features, LearnedRange):
-            return LearnedBounds(self.features.lower, self.features.upper, self.features.bits)
-        return self.features
+        """The recipe of the input."""
+        return _module(self.features)
+
+
+def _module(recipe: Calibration | LearnedRange | None) -> Recipe | None:
+    """A recipe for modules, bounds that are trained as one of their own."""
+    return LearnedBounds(recipe.lower, recipe.upper, recipe.bits) if isinstance(recipe, LearnedRange) else recipe
 
 
 INT16_CELL = Quantizer(np.asarray(2.0**-11), 16)
 """An int16 cell state in steps of 2^-11, up to 16."""
+_WIDE = ConformerGrids(MinMax(8), MinMax(8), MinMax(8))
+_NARROW = ConformerGrids(LearnedRange(-2.5, 2.5, 4), LearnedRange(-0.3, 2.5, 4), LearnedRange(-1.0, 1.0, 4))
 _INT4: dict[str, Any] = {
     "embedding": Sawb(4), "features": LearnedRange(-2.0, 2.0, 4), "hidden": BoundAware(1.0, 4),
-    "joint": BoundAware(1.0, 4),
+    "joint": BoundAware(1.0, 4), "conformer": _NARROW,
 }  # fmt: skip
 _INT8: dict[str, Any] = {
     "embedding": NativeQat(8), "features": MinMax(8), "hidden": BoundAware(1.0, 8), "joint": BoundAware(1.0, 8),
+    "conformer": _WIDE,
 }  # fmt: skip
 RECIPES: dict[str, NetworkRecipe] = {
     recipe.name: recipe
@@ -76,7 +113,7 @@ RECIPES: dict[str, NetworkRecipe] = {
         NetworkRecipe("int4", Sawb(4), **_INT4, note="first and last layer in 4 bits as well, as in Fasoli 2022"),
         NetworkRecipe(
             "int4-native", NativeQat(4, axis=1), embedding=NativeQat(4), features=NativeQat(4), hidden=NativeQat(4),
-            joint=NativeQat(4), note="activations on grids of the range seen in training, not dynamic",
+            joint=NativeQat(4), conformer=_WIDE, note="activations on grids of the range seen in training, not dynamic",
         ),
         NetworkRecipe("gq5", MuLaw(5), **_INT8, note="activations in 8 bits; the table of labels in 8 bits"),
         NetworkRecipe("int4-2:4", SparseWeights(Sawb(4), Sparsity(2, 4)), **_INT4,

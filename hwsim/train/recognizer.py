@@ -12,6 +12,8 @@ from hwsim.errors import HwsimError
 from hwsim.extract.spec import NetworkSpec
 from hwsim.numerics import NumberFormat, load_policy
 from hwsim.recognize import Recognizer
+from hwsim.recognize.frontend import KEY as FEATURES
+from hwsim.recognize.frontend import Frontend
 from hwsim.speech.dataset import load_manifest
 from hwsim.trace import Role, Trace
 from hwsim.train.checkpoint import ModelConfig, load_checkpoint, read_config
@@ -26,6 +28,8 @@ TRANSDUCER, MODELS = "transducer", ("external_lm", "source_lm")
 FRAMES, ROWS = 512, 64
 """Sizes of the executables: longer utterances and wider beams go through in pieces."""
 HALF = "fp16"
+DENSE = ("embedding.table", "depthwise.weight")
+"""Weights that no recipe prunes: those that are looked up, and those that meet one channel each."""
 
 
 def build_recognizer(folder: str | Path, data: str | Path, fusions: Mapping[str, Fusion] | None = None) -> Recognizer:
@@ -49,8 +53,8 @@ def build_recognizer(folder: str | Path, data: str | Path, fusions: Mapping[str,
     for name in names:
         parts |= _parts(load_checkpoint(root / name).double().eval(), name)
     networks = {name: with_formats(part, recipe).executable() for name, part in parts.items()}
-    stack = first.workload.encoder.stack_factor if first.workload.encoder.stack_before_layer is not None else 1
-    return Recognizer(networks, manifest.words, stack, fusions or {}, _about(configs))
+    about = _about(configs) | {FEATURES: Frontend.of_speech(manifest).to_dict()}
+    return Recognizer(networks, manifest.words, first.workload.encoder.reduction, fusions or {}, about)
 
 
 def fusions_of(spec: NetworkSpec) -> dict[str, Fusion]:
@@ -78,8 +82,7 @@ def _pruned(trace: Trace, recipe: SparseWeights) -> Trace:
     bits = recipe.calibration.calibrate([-1.0, 1.0]).bits
     fmt = str(NumberFormat(f"int{bits}", sparsity=recipe.sparsity))
     tensors = (
-        replace(t, format=fmt) if t.role == Role.WEIGHT and not t.name.endswith("embedding.table") else t
-        for t in trace.tensors
+        replace(t, format=fmt) if t.role == Role.WEIGHT and not t.name.endswith(DENSE) else t for t in trace.tensors
     )
     return replace(trace, tensors=tuple(tensors))
 
@@ -87,7 +90,7 @@ def _pruned(trace: Trace, recipe: SparseWeights) -> Trace:
 def _about(configs: dict[str, ModelConfig]) -> dict[str, Any]:
     """What made it: commands, seeds, hashes and figures of each network."""
     first = configs[TRANSDUCER]
-    kept = ("command", "seed", "epochs", "data_sha256", "torch", "figures")
+    kept = ("command", "seed", "epochs", "start_sha256", "data_sha256", "torch", "figures")
     networks = {name: {key: config.model_dump(mode="json")[key] for key in kept} for name, config in configs.items()}
     return {"workload": first.workload.name, "precision": _executed(first), "networks": networks}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class QuantRecurrent(QuantModule):
             raise HwsimError("between must be a grid with dense_inputs, got none")
         self.inputs, self.cells, self.layers, self.bidirectional = inputs, cells, layers, bidirectional
         self.dense_inputs = dense_inputs
+        self.weight_hh_l0: Tensor
         self.input_grid, self.hidden_grid = activation_grid(input), activation_grid(hidden)
         self.between_grids = nn.ModuleList(
             [] if between is None else [activation_grid(between) for _ in range(layers - 1)]  # type: ignore[misc]
@@ -92,6 +93,28 @@ class QuantRecurrent(QuantModule):
                 outputs.append(self._direction(x, layer, suffix, f"{name}.layer{layer}.{prefix}", recording))
             x = torch.cat(outputs, dim=-1)
         return x
+
+    def start(self, rows: int) -> list[States]:
+        """Zero states of each layer, (rows, H) each."""
+        zeros = self.weight_hh_l0.new_zeros(rows, self.cells)
+        return [(zeros,) * self.STATES] * self.layers
+
+    def step(self, x: Tensor, states: Sequence[States]) -> tuple[Tensor, list[States]]:
+        """h (R, H) of the last layer and the states of each layer after inputs (R, K), one step of a search.
+
+        Raises HwsimError for a bidirectional layer and with `dense_inputs`.
+        """
+        if self.bidirectional or self.dense_inputs:
+            raise HwsimError("a recurrent layer of one step must have one direction and no dense_inputs")
+        after: list[States] = []
+        for layer, before in enumerate(states):
+            x = on_grid(x, self.layer_grid(layer))
+            wx, wh = (on_grid(self.parameter(p, layer, ""), self.weight_grid) for p in ("weight_ih", "weight_hh"))
+            sums = x @ wx + self.parameter("bias_ih", layer, "")
+            real, *others = self._step(sums, before[0] @ wh + self.parameter("bias_hh", layer, ""), before)
+            x = on_grid(real, self.hidden_grid)
+            after.append((x, *others))
+        return x, after
 
     def _direction(self, x: Tensor, layer: int, suffix: str, name: str, recording: Recording | None) -> Tensor:
         wx, wh = (on_grid(self.parameter(p, layer, suffix), self.weight_grid) for p in ("weight_ih", "weight_hh"))

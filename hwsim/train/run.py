@@ -25,6 +25,7 @@ from hwsim.train.checkpoint import (
     save_checkpoint,
 )
 from hwsim.train.digits import (
+    CONFORMER_TRANSDUCER,
     FLOAT,
     LANGUAGE_MODEL,
     QUANTIZED,
@@ -109,7 +110,10 @@ def train(request: Request, on_step: Callable[[int, int], None] | None = None) -
 
 
 def _stage(request: Request, name: str) -> Stage:
-    stage = (TRANSDUCER if request.network == "transducer" else LANGUAGE_MODEL)[name]
+    stages = LANGUAGE_MODEL
+    if request.network == "transducer":
+        stages = TRANSDUCER if request.workload.spec.encoder.kind == "lstm" else CONFORMER_TRANSDUCER
+    stage = stages[name]
     return stage if request.epochs is None else replace(stage, fit=replace(stage.fit, epochs=request.epochs))
 
 

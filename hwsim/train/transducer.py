@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hwsim.errors import HwsimError
-from hwsim.extract.spec import EncoderSpec, JointSpec, LstmStackSpec, NetworkSpec
+from hwsim.extract.spec import JointSpec, LstmStackSpec, NetworkSpec
+from hwsim.train.convolution import QuantConv1d
+from hwsim.train.encoders import ConformerEncoder, make_encoder
 from hwsim.train.loss import BLANK, transducer_loss
 from hwsim.train.lstm_layer import LstmLayer, States
 from hwsim.train.modules import Grid, QuantEmbedding, QuantLinear, Recording, activation_grid, by_table, on_grid
@@ -20,56 +22,8 @@ from hwsim.train.weights import weight_grid
 def projection(inputs: int, outputs: int, recipe: NetworkRecipe, bias: bool = True) -> QuantLinear:
     """A linear layer of activations that are on a grid already, which writes reals."""
     linear = QuantLinear(inputs, outputs, bias=bias)
-    linear.weight_grid = weight_grid(recipe.weight, (inputs, outputs))  # type: ignore[assignment]
+    linear.weight_grid = weight_grid(recipe.weight, (inputs, outputs))
     return linear
-
-
-def before(x: Tensor, counts: Tensor) -> Tensor:
-    """(T, B, 1): 1 where step t is before the count of utterance b, else 0."""
-    steps = torch.arange(len(x), device=x.device)
-    return (steps[:, None] < counts).to(x.dtype)[..., None]
-
-
-class LstmEncoder(nn.Module):
-    """LSTM layers over whole utterances, frames stacked before one of them: `layer0`, `layer1` and so on.
-
-    Raises HwsimError for a bidirectional specification: only streaming encoders are trained.
-    """
-
-    def __init__(self, spec: EncoderSpec, recipe: NetworkRecipe) -> None:
-        super().__init__()
-        if spec.bidirectional:
-            raise HwsimError("an encoder to be trained must be unidirectional, got a bidirectional one")
-        self.spec = spec
-        self.input_grid: Grid | None = activation_grid(recipe.features_grid())
-        for index in range(spec.layers):
-            self.add_module(f"layer{index}", LstmLayer(self.width(index), spec.cells, recipe))
-
-    def width(self, index: int) -> int:
-        """Inputs of a layer."""
-        below = self.spec.input if index == 0 else self.spec.cells
-        return below * (self.spec.stack_factor if index == self.spec.stack_before_layer else 1)
-
-    @property
-    def layers(self) -> list[LstmLayer]:
-        """The layers, first to last."""
-        return [getattr(self, f"layer{index}") for index in range(self.spec.layers)]
-
-    def stacked(self, x: Tensor) -> Tensor:
-        """Neighbouring frames side by side: (T, B, K) -> (ceil(T / factor), B, factor K), zeros at the end."""
-        factor = self.spec.stack_factor
-        x = F.pad(x, (0, 0, 0, 0, 0, -len(x) % factor))
-        return x.reshape(-1, factor, *x.shape[1:]).transpose(1, 2).flatten(2)
-
-    def forward(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """h (T', B, cells) and the frames of each utterance there, of x (T, B, K) with `frames` (B,)."""
-        x = on_grid(x, self.input_grid)
-        for index, layer in enumerate(self.layers):
-            if index == self.spec.stack_before_layer:
-                x = self.stacked(x * before(x, frames))
-                frames = -(-frames // self.spec.stack_factor)
-            x = layer(x)
-        return x, frames
 
 
 class LstmStack(nn.Module):
@@ -155,17 +109,20 @@ class QuantTransducer(nn.Module):
     def __init__(self, spec: NetworkSpec, recipe: NetworkRecipe) -> None:
         super().__init__()
         self.spec, self.recipe = spec, recipe
-        self.encoder = LstmEncoder(spec.encoder, recipe)
+        self.encoder = make_encoder(spec.encoder, recipe)
         self.prediction = LstmStack(spec.prediction, recipe)
-        self.joint = Joint(spec.joint, spec.encoder.cells, spec.prediction.cells, recipe)
+        self.joint = Joint(spec.joint, spec.encoder.outputs, spec.prediction.cells, recipe)
         self._start_loud()
 
     @torch.no_grad()
     def _start_loud(self) -> None:
-        """Let the first encoder outputs be as large as the features' differences, and forget little.
+        """Let the first outputs of LSTMs be as large as the features' differences, and forget little.
 
         From torch's own start the prediction network learns its grammar long before a gradient of sound gets through.
+        A Conformer ends in a norm, whose outputs are large from the start.
         """
+        if isinstance(self.encoder, ConformerEncoder):
+            return
         self.joint.encoder_projection.weight.mul_(4.0)
         for layer in self.encoder.layers:
             layer.weight_ih_l0.mul_(2.0)
@@ -224,6 +181,8 @@ def weight_places(network: nn.Module) -> list[tuple[str, Tensor, nn.Module, str]
         if isinstance(module, LstmLayer):
             found.append((f"{name}.input_weight", module.input_weight, module, "input_weight_grid"))
             found.append((f"{name}.hidden_weight", module.hidden_weight, module, "hidden_weight_grid"))
+        elif isinstance(module, QuantConv1d):
+            found.append((f"{name}.weight", module.matrix, module, "weight_grid"))
         elif isinstance(module, QuantLinear):
             found.append((f"{name}.weight", module.weight.T, module, "weight_grid"))
         elif isinstance(module, QuantEmbedding):

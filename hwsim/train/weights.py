@@ -14,6 +14,7 @@ from hwsim.execute.projection import Coding
 from hwsim.numerics.calibration import Calibration
 from hwsim.numerics.codebook import UNIT, Codebook, MuLaw
 from hwsim.numerics.formats import Sparsity
+from hwsim.numerics.pruning import keep_largest, survivors
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.train.quantizers import FakeQuantizer, fake_quantize
 
@@ -29,7 +30,8 @@ class SparseWeights:
 class SparseQuantizer(nn.Module):
     """w (K, N) -> the codes' values with N:M zeros along K.
 
-    `prepare` keeps the largest |w| of each group, for good. The calibration sees what is kept.
+    Dense until `prepare`, which keeps the largest |w| of each group, for good, at whatever step of training it is
+    called. The calibration sees what is kept. Raises HwsimError for rows that M does not divide.
     Source: Ding et al., ICASSP 2024, arXiv 2312.08553.
     """
 
@@ -42,16 +44,23 @@ class SparseQuantizer(nn.Module):
         self.mask: Tensor
 
     def prepare(self, w: Tensor) -> None:
-        """Fix the mask by the magnitudes of `w`; of equals the first is kept."""
-        keep, group = self.recipe.sparsity.keep, self.recipe.sparsity.group
-        grouped = w.detach().abs().reshape(-1, group, w.shape[1])
-        order = grouped.argsort(dim=1, descending=True, stable=True)
-        mask = torch.zeros_like(grouped, dtype=torch.bool).scatter_(1, order[:, :keep], True)
-        self.mask = mask.reshape(w.shape)
+        """Fix the mask by the magnitudes of `w`; of equals the first is kept. Raises HwsimError for NaN or infinity."""
+        mask = keep_largest(w.detach().double().cpu().numpy(), self.recipe.sparsity)
+        self.mask = torch.as_tensor(mask, device=w.device)
 
     def quantizer(self, w: Tensor) -> Quantizer:
-        """The grid of the weights that are kept."""
-        return self.recipe.calibration.calibrate(w.detach()[self.mask].double().cpu().numpy())
+        """The grid of the weights that are kept. Raises HwsimError for one without a level at zero."""
+        calibration, mask = self.recipe.calibration, self.mask.cpu().numpy()
+        reals = (w.detach() * self.mask).double().cpu().numpy()
+        if getattr(calibration, "axis", None) is not None:
+            kept = reals if mask.all() else survivors(reals, mask, self.recipe.sparsity)
+        else:
+            # Scales of groups are counted over all rows; the zeros there do not move a range that holds zero.
+            kept = reals if getattr(calibration, "group_size", 0) else reals[mask]
+        grid = calibration.calibrate(kept)
+        if grid.half_step:
+            raise HwsimError(f"weights of {self.recipe.sparsity} must have a level at zero, got a half-step grid")
+        return grid
 
     def forward(self, w: Tensor) -> Tensor:
         """w on its grid, zero where it is not kept."""
@@ -119,8 +128,8 @@ WeightGrid = FakeQuantizer | SparseQuantizer | CodebookQuantizer
 WeightRecipe = Calibration | SparseWeights | MuLaw
 
 
-def weight_grid(recipe: WeightRecipe | None, shape: tuple[int, int]) -> WeightGrid | None:
-    """A recipe as the module of one matrix (K, N)."""
+def weight_grid(recipe: WeightRecipe | Quantizer | None, shape: tuple[int, int]) -> WeightGrid | None:
+    """A recipe, or a grid that is fixed, as the module of one matrix (K, N)."""
     if recipe is None:
         return None
     if isinstance(recipe, SparseWeights):

@@ -33,6 +33,7 @@ def catalogue_executable(
     `prediction.embedding.labels` (T,) and so on for the prediction network and the language models, each run over a
     sequence of labels. The grids are those of `Quantized`. Raises HwsimError for names and formats that do not fit.
     """
+    _check_encoder(workload.spec, policy, inputs)
     trace = network_trace(workload.spec, inputs).with_precision(_for_parts(policy))
     reals = parameters_of(trace, found, path)
     quantized = Quantized(policy)
@@ -55,7 +56,7 @@ def network_trace(spec: NetworkSpec, inputs: Mapping[str, Array]) -> Trace:
             raise HwsimError(f"{name} must have at least one step, got shape {array.shape}")
     b = TraceBuilder(spec.name)
     if FEATURES in inputs:
-        emit_encoder(b, spec.encoder, len(inputs[FEATURES]))
+        emit_encoder(b, spec.encoder, len(inputs[FEATURES]), whole=True)
     for name, stack in stacks.items():
         if f"{name}.embedding.labels" in inputs:
             emit_sequence(b, name, stack, len(inputs[f"{name}.embedding.labels"]))
@@ -86,6 +87,14 @@ def emit_sequence(b: TraceBuilder, name: str, spec: LstmStackSpec, steps: int) -
         b.matmul(layer_name, [lstm.h], weight, logits, m=steps, bias=bias)
         outputs = spec.outputs
         b.op(Kind.SOFTMAX, layer_name, [Operand(logits, outputs)], [Operand(log_p, outputs)], m=steps, n=outputs)
+
+
+def _check_encoder(spec: NetworkSpec, policy: PrecisionPolicy, inputs: Mapping[str, Array]) -> None:
+    """Raises HwsimError for integer activations of a Conformer, whose ranges no weights file says."""
+    fmt = policy.resolve("encoder.layer0.attention").activations
+    if FEATURES in inputs and spec.encoder.kind == "conformer" and not fmt.is_float:
+        raise HwsimError(f"activations of a Conformer encoder must be of fp16 or fp32, got {fmt}: a weights file has "
+                         "no grids for them, an executable of a trained network has")  # fmt: skip
 
 
 def _for_parts(policy: PrecisionPolicy) -> PrecisionPolicy:

@@ -12,9 +12,11 @@ from hwsim.errors import HwsimError
 from hwsim.execute.executor import Executable
 from hwsim.execute.semantics import TRAINING, Semantics
 from hwsim.execute.store import load_executable
-from hwsim.extract import load_workload
+from hwsim.extract import load_network
+from hwsim.extract.graph.store import is_model
 from hwsim.numerics.policy import load_policy
 from hwsim.validate.catalogue import catalogue_executable
+from hwsim.validate.extracted import load_component
 from hwsim.validate.files import Array, Arrays, check_array, check_inputs, read_inputs, read_npz
 from hwsim.validate.quantize import FEATURES
 from hwsim.validate.weights import read_weights
@@ -46,12 +48,12 @@ class Model:
 
 def read_model(
     model: str, inputs: Path, *, weights: Path | None = None, precision: str | None = None, bind: Sequence[str] = (),
-    semantics: Semantics | None = None,
+    semantics: Semantics | None = None, component: str | None = None,
 ) -> Model:  # fmt: skip
     """The network `model` with the inputs of an npz file.
 
-    `model`: a file of `save_executable`; an ONNX file (`.onnx`), with `bind` NAME=SIZE for each size that it leaves
-    open; or a network of the catalogue, or its YAML file, with float `weights` in safetensors and a `precision`
+    `model`: a file of `save_executable`, or of `hwsim extract` with the `component` that is meant; an ONNX file
+    (`.onnx`), with `bind` NAME=SIZE for each size that it leaves open; or a network of the catalogue, or its YAML file, with float `weights` in safetensors and a `precision`
     policy. `semantics`: the rules by which the oracle of an ONNX file runs the executable, by default the file's.
     Raises HwsimError for files and options that do not fit.
     """
@@ -63,11 +65,15 @@ def read_model(
         return _onnx_model(path, inputs, bind, semantics)
     if bind:
         raise HwsimError(f"--bind must go with an ONNX file, got {model}")
-    executable = load_executable(path)
-    given = read_inputs(executable, inputs)
     # Read again without packing, so that a reference does not take its weights out of what it is to judge.
-    plain = load_executable(path, replace(TRAINING, name="readable")).parameters()
-    return Model(executable, given, plain)
+    unpacked = replace(TRAINING, name="readable")
+    if is_model(path):
+        executable, plain = load_component(path, component), load_component(path, component, unpacked)
+    elif component is not None:
+        raise HwsimError(f"--component must go with a model of hwsim extract, got {model}")
+    else:
+        executable, plain = load_executable(path), load_executable(path, unpacked)
+    return Model(executable, read_inputs(executable, inputs), plain.parameters())
 
 
 def _catalogue_model(
@@ -78,7 +84,7 @@ def _catalogue_model(
         raise HwsimError(f"{option} must go with a network of the catalogue, got the file {model}")
     if bind:
         raise HwsimError(f"--bind must go with an ONNX file, got {model}")
-    workload = load_workload(model)
+    workload = load_network(model)
     if weights is None:
         raise HwsimError(f"{workload.name} must be given its weights, a safetensors file: --weights FILE")
     if precision is None:

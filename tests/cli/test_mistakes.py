@@ -84,7 +84,7 @@ def test_sweep_needs_an_architecture_a_workload_and_a_folder(refused: Refused, t
     assert refused("sweep", "rapid_4core", "--out", tmp_path) == message
     assert refused("sweep", *PAIR) == "missing option '--out' (see hwsim sweep --help)"
     assert refused("sweep", *reversed(PAIR), "--out", tmp_path) == (
-        "unknown workload 'rapid_4core'; known: digits, rnnt_mlperf, rnnt_swb300"
+        "unknown workload 'rapid_4core'; known: digits, digits_conformer, rnnt_mlperf, rnnt_swb300"
     )
 
 

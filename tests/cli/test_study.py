@@ -51,3 +51,44 @@ def test_a_workload_without_recognizers_is_refused(call: Call, tmp_path: Path) -
     result = call("study", "rnnt_swb300", "--out", str(tmp_path / "out"))
     assert result.code == 2
     assert "rnnt_swb300: must be given --data and --recognizers, got a workload that ships none" in result.err
+
+
+def test_speech_that_a_recognizer_cannot_read_is_refused(call: Call, tmp_path: Path) -> None:
+    import numpy as np
+
+    from hwsim import catalogue
+    from hwsim.speech.dataset import load_manifest
+    from hwsim.speech.own import save_speech
+
+    manifest = load_manifest(catalogue.data_folder("workloads") / "digits")
+    narrow = manifest.features.model_copy(update={"bins": 30})
+    for words, spec, text, said in (
+        (manifest.words, narrow, "one", "must have 120 features per frame, as recognizer int4, got 90"),
+        (("one", "eleven"), manifest.features, "one eleven", "utterance 1 of test: unknown word 'eleven'; nearest: "),
+    ):
+        speech = [(np.ones((9, spec.width)), "one"), (np.ones((9, spec.width)), text)]
+        save_speech(tmp_path / "data", "digits", words, spec, {"test": speech})
+        result = call("study", "digits", "--data", tmp_path / "data", "--split", "test", "--precision", "int4", "--out",
+                      tmp_path / "out")  # fmt: skip
+        assert result.code == 2
+        assert said in result.err
+        assert len(result.err.splitlines()) == 1
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_workload_file_of_ones_own(call: Call, tmp_path: Path) -> None:
+    """A copy of the catalogue's file by path: the recognizers are of the workload that it names."""
+    from hwsim import catalogue
+
+    folder = catalogue.data_folder("workloads")
+    words = ["--data", folder / "digits", "--recognizers", folder / "digits", "--precision", "int4", "--beam", "1"]
+    words += ["--lm", "none", "--arch", "edge_npu", "--utterances", "2", "--out", tmp_path / "out"]
+    path = tmp_path / "mine.yaml"
+    path.write_text((folder / "digits.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    result = call("study", path, *words)
+    assert (result.code, result.err) == (0, "")
+    assert len(pd.read_csv(tmp_path / "out" / "study.csv")) == 1
+    path.write_text(path.read_text(encoding="utf-8").replace("name: digits", "name: mine"), encoding="utf-8")
+    result = call("study", path, *words[:-1], tmp_path / "other")
+    assert result.code == 2
+    assert "int4.recognizer: must be a recognizer of mine, got digits" in result.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim.arch import load_arch
+from hwsim.catalogue import data_folder
 from hwsim.decode import DecodeSettings, SpeechStatistics, schedule
 from hwsim.decode.search import decode_trace, default_settings, speech_statistics, utterance_trace
 from hwsim.engine import run_trace
@@ -39,7 +41,7 @@ def calls(trace: Trace, layer: str, kind: Kind) -> int:
 @st.composite
 def decodes(draw: st.DrawFn) -> DecodeSettings:
     """Every algorithm, fusion and switch, with beams that are quick to build."""
-    algorithm = draw(st.sampled_from(("greedy", "alsd", "tsd")))
+    algorithm = draw(st.sampled_from(("greedy", "alsd", "tsd", "maes")))
     switches = {name: draw(st.booleans()) for name in (*SWITCHES, "masked_rows")}
     beam = 1 if algorithm == "greedy" else draw(st.integers(1, 6))
     lm: Any = draw(st.sampled_from(tuple(MODELS)))
@@ -100,7 +102,7 @@ def test_a_batch_is_one_call_a_step_and_separate_calls_have_one_row_each(decode:
             assert trace.m[chosen].max() <= 1, layer
 
 
-@pytest.mark.parametrize("algorithm", ["greedy", "alsd", "tsd"])
+@pytest.mark.parametrize("algorithm", ["greedy", "alsd", "tsd", "maes"])
 def test_projections_that_are_not_hoisted_are_done_for_every_joint_row(algorithm: Any) -> None:
     workload = load_workload("rnnt_swb300")
     hoisted = DecodeSettings(algorithm=algorithm, beam=1 if algorithm == "greedy" else 4)
@@ -210,6 +212,17 @@ def test_defaults_come_from_the_network_and_what_is_named_replaces_them() -> Non
     named = default_settings(swb, beam=3, algorithm="tsd", lm="shallow")
     assert (named.algorithm, named.beam, named.lm) == ("tsd", 3, "shallow")
     assert default_settings(swb, algorithm="greedy").beam == 1
+
+
+def test_a_workload_may_name_adaptive_expansion(tmp_path: Path) -> None:
+    text = (data_folder("workloads") / "digits.yaml").read_text(encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(text.replace("algorithm: alsd", "algorithm: maes"), encoding="utf-8")
+    mine = load_workload(tmp_path / "mine.yaml")
+    settings = default_settings(mine)
+    assert settings.algorithm == "maes"
+    plan = schedule(settings, speech_statistics(mine, FRAMES))
+    trace = utterance_trace(mine, settings, FRAMES)
+    assert rows(trace, "joint.output", Kind.MATMUL).tolist() == plan.joint_rows.tolist()
 
 
 @pytest.mark.parametrize(

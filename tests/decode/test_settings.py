@@ -51,8 +51,15 @@ def test_a_wrong_setting_is_a_message(given: dict[str, Any], message: str) -> No
         ({"vocabulary": 0}, "vocabulary must be at least 1, got 0"),
         ({"alsd_live_share": 1.2}, "alsd_live_share must be at most 1, got 1.2"),
         ({"alsd_new_prefix_rate": -0.1}, "alsd_new_prefix_rate must be at least 0, got -0.1"),
-        ({"tsd_new_share": 0.0}, "tsd_new_share must be above 0, got 0"),
+        ({"alsd_live_share": 0.0}, "alsd_live_share must be above 0, got 0"),
+        ({"tsd_new_share": -1}, "tsd_new_share must be at least 0, got -1"),
         ({"tsd_survival_share": 2}, "tsd_survival_share must be at most 1, got 2"),
+        ({"maes_rival_rate": -0.1}, "maes_rival_rate must be at least 0, got -0.1"),
+        ({"maes_doubling_rate": math.inf}, "maes_doubling_rate must be a finite number, got inf"),
+        ({"maes_expansions_per_label": "1"}, "maes_expansions_per_label must be a finite number, got '1'"),
+        ({"maes_repeat_rate": -1}, "maes_repeat_rate must be at least 0, got -1"),
+        ({"maes_join_share": 1.5}, "maes_join_share must be at most 1, got 1.5"),
+        ({"maes_new_share": 1.01}, "maes_new_share must be at most 1, got 1.01"),
     ],
 )
 def test_a_wrong_statistic_is_a_message(given: dict[str, Any], message: str) -> None:
@@ -93,6 +100,13 @@ def test_the_most_labels_that_a_search_can_emit(settings: DecodeSettings, limit:
 
 def test_labels_by_speaking_rate() -> None:
     assert SpeechStatistics.at_rate(150, 0.32) == SpeechStatistics(150, 48.0)
+
+
+def test_the_same_speech_at_another_length() -> None:
+    speech = SpeechStatistics(50, 10.0, vocabulary=23, maes_rival_rate=0.5)
+    assert speech.at_length(200) == SpeechStatistics(200, 40.0, vocabulary=23, maes_rival_rate=0.5)
+    with pytest.raises(HwsimError, match=r"^frames must be at least 1, got 0$"):
+        speech.at_length(0)
 
 
 def test_a_wrong_speaking_rate_is_a_message() -> None:

@@ -189,16 +189,16 @@ def test_a_head_deeper_than_a_chunk(name: str) -> None:
 RELATIVE = operations.attention.relative_scores
 
 
-def shifted(by: int) -> Callable[[Array], Array]:
-    return lambda position: RELATIVE(np.roll(position, by, axis=-1))
+def shifted(by: int) -> Callable[[Array, int], Array]:
+    return lambda position, keys: RELATIVE(np.roll(position, by, axis=-1), keys)
 
 
-def reversed_index(position: Array) -> Array:
-    return RELATIVE(position[..., ::-1])
+def reversed_index(position: Array, keys: int) -> Array:
+    return RELATIVE(position[..., ::-1], keys)
 
 
 @pytest.mark.parametrize("wrong", [shifted(1), shifted(-1), reversed_index])
-def test_a_shifted_index_is_seen(wrong: Callable[[Array], Array], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shifted_index_is_seen(wrong: Callable[[Array, int], Array], monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = random_inputs(2, 6, 6, 5, relative=True)
     executable, expected = attention(2, 6, 6, 5, relative=True), slow(2, inputs, {}, TRAINING, None, None)
     np.testing.assert_array_equal(run(executable, layer="block.attention", **inputs), expected)

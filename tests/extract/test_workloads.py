@@ -14,7 +14,7 @@ from hwsim.extract import Workload, load_workload, parameter_counts
 from hwsim.extract.rnnt import emit_encoder, encoder_frames
 from hwsim.trace import Function, Kind, Role, Trace, TraceBuilder
 
-NAMES = ("digits", "rnnt_mlperf", "rnnt_swb300")
+NAMES = ("digits", "digits_conformer", "rnnt_mlperf", "rnnt_swb300")
 Change = Callable[..., Path]
 
 
@@ -186,7 +186,7 @@ def test_equal_content_is_an_equal_workload(change: Change) -> None:
 
 def test_an_unknown_network_names_the_nearest() -> None:
     assert message("rnnt_swb") == "unknown workload 'rnnt_swb'; nearest: rnnt_swb300, rnnt_mlperf"
-    assert message("x") == "unknown workload 'x'; known: digits, rnnt_mlperf, rnnt_swb300"
+    assert message("x") == "unknown workload 'x'; known: digits, digits_conformer, rnnt_mlperf, rnnt_swb300"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

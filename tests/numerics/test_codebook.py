@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,6 +23,37 @@ def test_the_centroids_of_the_source() -> None:
     assert MuLaw(4).table(8).tolist() == [-128, *(-c for c in by_mu[::-1]), *by_mu, 127]
     inside = [2, 8, 15, 25, 39, 57, 81, 114]
     assert MuLaw(4, denominator="mu+1").table(8).tolist() == [*(-c for c in inside[::-1]), *inside]
+
+
+@pytest.mark.parametrize("denominator", ["mu", "mu+1"])
+@pytest.mark.parametrize("bits", range(1, 9))
+@given(mu=st.floats(1e-3, 1e4))
+def test_every_table_rises_within_int8(bits: int, denominator: Any, mu: float) -> None:
+    """Centroids that would be one are a 128th apart, and mirrored but for the last, -128 and 127."""
+    table = MuLaw(bits, denominator=denominator).table(mu)
+    assert table.size == 1 << bits
+    assert table.min() >= -128
+    assert table.max() <= 127
+    assert (np.diff(table) > 0).all()
+    if bits < 8:
+        assert np.array_equal(table[1:-1], -table[1:-1][::-1])
+
+
+def test_eight_bits_are_int8() -> None:
+    assert MuLaw(8).table(8.0).tolist() == list(range(-128, 128))
+    assert MuLaw(1).table(8.0).tolist() == [-128, 127]
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_more_bits_store_more_and_err_less(bits: int) -> None:
+    """The size is that of the format: codes, a table of int8, one scale."""
+    weights = np.random.default_rng(1).laplace(0, 0.1, (64, 32))
+    fitted = MuLaw(bits).calibrate(weights)
+    assert fitted.number_format.stored_bits(weights.shape).total == bits * 64 * 32 + 8 * 2**bits + 32
+    if bits > 1:
+        error, wider = (np.square(weights - each.fake_quantize(weights)).sum()
+                        for each in (fitted, MuLaw(bits - 1).calibrate(weights)))  # fmt: skip
+        assert error < wider
 
 
 def test_codes_and_ties() -> None:
@@ -86,7 +119,14 @@ def test_wrong_values_and_fits() -> None:
         codebook().expand([4])
     with pytest.raises(HwsimError, match=r"weights of a codebook must be finite and not all zero, got up to 0\.0"):
         MuLaw().calibrate(np.zeros(4))
-    with pytest.raises(HwsimError, match="mu must be positive and bits 1 to 8, got 0 and 5"):
+    with pytest.raises(HwsimError, match="mu must be positive and finite, got 0"):
         MuLaw().table(0)
-    with pytest.raises(HwsimError, match=r"candidates must hold a mu with distinct centroids, got \(200.0,\)"):
-        MuLaw(8, (200.0,)).calibrate([1.0])
+    with pytest.raises(HwsimError, match=r"candidates must be at least one positive mu, got \(8.0, 0.0\)"):
+        MuLaw(5, (8.0, 0.0))
+    with pytest.raises(HwsimError, match=r"candidates must be at least one positive mu, got \(\)"):
+        MuLaw(5, ())
+    with pytest.raises(HwsimError, match=r"denominator must be one of mu, mu\+1, got 2"):
+        MuLaw(denominator="2")  # type: ignore[arg-type]
+    for bits in (0, 9):
+        with pytest.raises(HwsimError, match=f"bits of a codebook must be 1 to 8, got {bits}"):
+            MuLaw(bits)

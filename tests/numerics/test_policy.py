@@ -20,7 +20,7 @@ from hwsim.numerics import (
     load_policy,
     uniform_policy,
 )
-from hwsim.numerics.policy_file import PolicyFile
+from hwsim.numerics.policy_file import PolicyFile, policy_text
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -332,3 +332,31 @@ def test_formats_and_uniform_policies_load_no_pydantic() -> None:
         "sys.exit(bool({'pydantic', 'ruamel.yaml', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_policy_is_written_and_read_back(tmp_path: Path) -> None:
+    rules = (
+        ("encoder.layer0", PartialPrecision(weights=NumberFormat("int2", "group", 16, True))),
+        ("*.embedding", PartialPrecision(INT8, INT8, optional=True)),
+        ("encoder.*", PartialPrecision.same(FP16)),
+    )
+    assumed = PrecisionPolicy("mine", rules, DEFAULT, "chosen here: 'by hand', 100 %")
+    loaded = load_policy(write(tmp_path, policy_text(assumed, "A policy: with a colon")))
+    assert (loaded, loaded.assumption) == (assumed, assumed.assumption)
+    published = PrecisionPolicy("mine", (), DEFAULT)
+    assert load_policy(write(tmp_path, policy_text(published, "One", "a paper"))).rules == ()
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16", "int8", "int4", "int4-2021", "int2"])
+def test_shipped_policies_are_written_and_read_back(name: str, tmp_path: Path) -> None:
+    shipped = load_policy(name)
+    loaded = load_policy(write(tmp_path, policy_text(shipped, "A copy", "a paper")))
+    assert loaded.digest == shipped.digest
+
+
+def test_policies_that_no_file_can_hold() -> None:
+    with pytest.raises(HwsimError, match="source must be given for a policy without an assumption, got neither"):
+        policy_text(PrecisionPolicy("mine", (), DEFAULT), "One")
+    twice = (("joint.*", PartialPrecision(INT8)), ("joint.*", PartialPrecision(FP16)))
+    with pytest.raises(HwsimError, match=r"globs of a policy's file must be given once, got joint\.\* twice"):
+        policy_text(PrecisionPolicy("mine", twice, DEFAULT), "One", "a paper")

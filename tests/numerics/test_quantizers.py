@@ -197,3 +197,71 @@ def test_tables_refuse_what_they_cannot_hold() -> None:
         exponential_table(0.0)
     with pytest.raises(HwsimError, match="codes must be -32768 to 32767, got 40000"):
         fixed_table("tanh").lookup([40000])
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@given(bits=st.integers(2, 8), groups=st.integers(1, 4), size=st.integers(1, 6), width=st.integers(1, 4),
+       seed=st.integers(0, 2**32 - 1))  # fmt: skip
+def test_sub_channels_are_matrices_of_their_own(
+    symmetric: bool, bits: int, groups: int, size: int, width: int, seed: int
+) -> None:
+    w = np.random.default_rng(seed).standard_normal((groups * size, width))
+    recipe = MinMax(bits, symmetric, group_size=size)
+    found = recipe.calibrate(w)
+    alone = MinMax(bits, symmetric, axis=1)
+    parts = [alone.calibrate(part).quantize(part) for part in np.split(w, groups)]
+    np.testing.assert_array_equal(found.quantize(w), np.concatenate(parts))
+    assert found.scale.shape == (groups, width)
+
+
+def test_two_bits_with_a_zero_point_have_four_levels_for_each_sub_channel() -> None:
+    """scale = (max - min) / 3, zero point -2 - round(min / scale): arXiv 2312.08553."""
+    w = np.array([[-1.0], [2.0], [0.0], [0.6], [8.0], [-4.0]])
+    found = MinMax(2, symmetric=False, group_size=3).calibrate(w)
+    assert found.scale.tolist() == [[1.0], [4.0]]
+    assert found.zero_point.tolist() == [[-1], [-1]]
+    assert found.quantize(w)[:, 0].tolist() == [-2, 1, -1, -1, 1, -2]
+    assert str(found.number_format) == "int2/group3/zp"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MinMax(1), "bits of symmetric min-max must be 2 to 32, got 1"),
+        (lambda: MinMax(0, symmetric=False), "bits of min-max must be 1 to 32, got 0"),
+        (lambda: MinMax(33), "bits of symmetric min-max must be 2 to 32, got 33"),
+        (lambda: NativeQat(1), "bits of native QAT must be 2 to 32, got 1"),
+        (lambda: BoundAware(bits=1), "bits of bound-aware clipping must be 2 to 32, got 1"),
+        (lambda: Pact(-1, 1, 0), "bits of PACT must be 1 to 32, got 0"),
+        (lambda: MinMax(4, axis=1, group_size=4), "group_size must be 0 with an axis and never negative, got 4"),
+        (lambda: MinMax(4, group_size=-1), "group_size must be 0 with an axis and never negative, got -1"),
+        (lambda: MinMax(4, group_size=4).calibrate(np.ones((6, 2))),
+         "the first axis must be a multiple of group_size 4, got 6"),
+        (lambda: quantizer(bits=7).number_format, "'int7' must be a number format: unknown base 'int7'"),
+    ],
+)  # fmt: skip
+def test_what_a_recipe_does_not_have(make: Any, message: str) -> None:
+    with pytest.raises(HwsimError, match=message):
+        make()
+
+
+@given(st.integers(2, 16), st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=20))
+def test_native_qat_needs_no_clamp(bits: int, x: list[float]) -> None:
+    """Where the scale is a normal float, the largest magnitude is the last code by itself."""
+    found = NativeQat(bits).calibrate(x)
+    if np.abs(x).max() / 2**bits > 2.0**-1022:
+        free = np.floor(np.asarray(x) / found.scale + 0.5)
+        np.testing.assert_array_equal(found.quantize(x), free)
+
+
+def test_stored_bits_of_recipes() -> None:
+    w = np.random.default_rng(5).standard_normal((32, 8))
+    sizes = {
+        Sawb(4): ("int4", 4 * 256 + 32),
+        MinMax(8, axis=1): ("int8/channel", 8 * 256 + 32 * 8),
+        MinMax(4, symmetric=False): ("int4/zp", 4 * 256 + 32 + 4),
+        MinMax(2, symmetric=False, group_size=8): ("int2/group8/zp", 2 * 256 + 34 * 4 * 8),
+    }
+    for recipe, (text, bits) in sizes.items():
+        fmt = recipe.calibrate(w).number_format
+        assert (str(fmt), fmt.stored_bits(w.shape).total) == (text, bits)

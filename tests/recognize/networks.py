@@ -31,10 +31,11 @@ class Both:
 
 
 @cache
-def both(precision: str) -> Both:
+def both(precision: str, workload: str = "digits") -> Both:
     """Grids are calibrated on noise; blank is made likely, so that few labels are emitted."""
     torch.manual_seed(1)
-    spec, recipe = load_workload("digits").spec, network_recipe(precision)
+    spec, recipe = load_workload(workload).spec, network_recipe(precision)
+    speech = load_workload("digits").spec.speech
     network = QuantTransducer(spec, recipe)
     models = [QuantLanguageModel(spec.language_models[name], recipe) for name in ("external_lm", "source_lm")]  # type: ignore[index]
     for module in (network, *models):
@@ -54,7 +55,7 @@ def both(precision: str) -> Both:
     for name, model in zip(("external_lm", "source_lm"), models, strict=True):
         parts[name] = convert_language_model(model, ROWS, name)
     networks = {name: with_formats(part, recipe).executable() for name, part in parts.items()}
-    words = tuple(spec.speech.words) if spec.speech else ()
-    recognizer = Recognizer(networks, words, 2, FUSIONS, {"workload": "digits", "precision": precision})
+    words = tuple(speech.words) if speech else ()
+    recognizer = Recognizer(networks, words, 2, FUSIONS, {"workload": workload, "precision": precision})
     first, second = (graph_language_model(model) for model in models)
     return Both(recognizer, GraphTransducer(network), (first, second))

@@ -22,6 +22,7 @@ SETTINGS = [
     DecodeSettings("tsd", 4, lm="shallow"),
     DecodeSettings("maes", 4, lm="density-ratio"),
 ]
+CONFORMER = "digits_conformer"
 IDS = [f"{s.algorithm}-{s.beam}-{s.lm}" for s in SETTINGS]
 
 
@@ -30,10 +31,13 @@ def features(frames: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=IDS)
-@pytest.mark.parametrize("precision", ["int8", "int4", "gq5", "int4-2:4"])
-def test_integers_find_what_the_float64_graph_finds(precision: str, settings: DecodeSettings) -> None:
+@pytest.mark.parametrize(
+    ("precision", "workload"),
+    [("int8", "digits"), ("int4", "digits"), ("gq5", "digits"), ("int4-2:4", "digits"), ("int4", CONFORMER)],
+)
+def test_integers_find_what_the_float64_graph_finds(precision: str, workload: str, settings: DecodeSettings) -> None:
     """The same n best and the same rows; utterances longer than the executable's frames go through in pieces."""
-    pair = both(precision)
+    pair = both(precision, workload)
     models = pair.models[: settings.language_models]
     for frames in (1, 33, 90):
         x = features(frames, frames)
@@ -48,8 +52,9 @@ def test_integers_find_what_the_float64_graph_finds(precision: str, settings: De
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=IDS)
 @pytest.mark.parametrize("piece", [1, 7, 40])
-def test_a_stream_ends_with_the_transcript_of_the_whole(settings: DecodeSettings, piece: int) -> None:
-    recognizer, x = both("int4").recognizer, features(61)
+@pytest.mark.parametrize("workload", ["digits", CONFORMER])
+def test_a_stream_ends_with_the_transcript_of_the_whole(workload: str, settings: DecodeSettings, piece: int) -> None:
+    recognizer, x = both("int4", workload).recognizer, features(61)
     whole = recognizer.transcribe(x, settings, n_best=3)
     stream = recognizer.stream(settings)
     partial = [stream.feed(x[at : at + piece]) for at in range(0, len(x), piece)]

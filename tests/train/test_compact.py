@@ -89,6 +89,9 @@ def test_damage_is_refused(tmp_path: Path) -> None:
     assert refused(**{f"{key}__table": table.float()}) == (
         f"{name}: must have bytes of codes, an int8 table and float64 scales"
     )
+    wide = table.clone()
+    wide[0] = -8
+    assert refused(**{f"{key}__table": wide}) == f"{name}: codes must be -7 to 7, got -8 to {int(wide.max())}"
     fewer = torch.full((36,), 255, dtype=torch.uint8)
     count = len(table)
     assert refused(**{f"{key}__packed": fewer}) == f"{name}: codes must be below {count}, got 15"

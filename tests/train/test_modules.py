@@ -158,4 +158,4 @@ def test_without_torch_it_says_what_to_install() -> None:
         "try:\n    import hwsim.train\nexcept HwsimError as error:\n    sys.stdout.write(str(error))"
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert said == "hwsim.train needs PyTorch: install hwsim[torch]"
+    assert said == "hwsim.train needs PyTorch: install hwsim[train]"

@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
 
 from hwsim.errors import HwsimError  # noqa: E402
 from hwsim.numerics.calibration import BoundAware, MinMax, NativeQat, Pact, Sawb  # noqa: E402
+from hwsim.numerics.least_squares import LeastSquares  # noqa: E402
 from hwsim.numerics.quantizers import Quantizer  # noqa: E402
 from hwsim.numerics.rounding import TIES  # noqa: E402
 from hwsim.numerics.tables import fixed_table  # noqa: E402
-from hwsim.train import FakeQuantizer, LearnedBounds, fake_quantize, quantize  # noqa: E402
+from hwsim.train import DynamicQuantizer, FakeQuantizer, LearnedBounds, fake_quantize, quantize  # noqa: E402
 from hwsim.train.quantizers import table_function  # noqa: E402
 
 
@@ -34,6 +37,8 @@ RECIPES = {
     "bac 1.25": BoundAware(1.25), "bac unit": BoundAware(unit=True),
     "pact": Pact(-0.3, 1.7), "pact 8": Pact(0.0, 6.0, 8), "min-max": MinMax(8), "affine": MinMax(8, symmetric=False),
     "channel": MinMax(4, axis=1), "native": NativeQat(4), "native channel": NativeQat(8, axis=1),
+    "affine channel": MinMax(2, symmetric=False, axis=1), "pact 2": Pact(0.0, 1.0, 2), "native 8": NativeQat(8),
+    "binary": LeastSquares(1), "ternary": LeastSquares(2), "table 4": LeastSquares(4), "table 8": LeastSquares(8),
 }  # fmt: skip
 
 
@@ -65,18 +70,12 @@ def test_group_scales() -> None:
     np.testing.assert_array_equal(quantize(torch.as_tensor(x), quantizer).numpy(), quantizer.quantize(x))
 
 
-def test_one_outlier_moves_the_grid_as_in_numpy() -> None:
-    w = np.random.default_rng(3).standard_normal((50, 20))
-    w[7, 7] = 1e6
-    for recipe in (Sawb(), MinMax(8), NativeQat(4, axis=1)):
-        module = FakeQuantizer(recipe)
-        np.testing.assert_array_equal(module(torch.as_tensor(w)).numpy(), recipe.calibrate(w).fake_quantize(w))
-
-
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_nan_and_infinity_are_refused(bad: float) -> None:
     x = torch.tensor([0.0, bad], dtype=torch.float64)
-    for module in (FakeQuantizer(Sawb()), FakeQuantizer(BoundAware()), LearnedBounds()):
+    recipes = (Sawb(), BoundAware(), Pact(-1, 1), MinMax(), NativeQat(), LeastSquares(1), LeastSquares(4))
+    modules = [FakeQuantizer(recipe) for recipe in recipes]
+    for module in (*modules, LearnedBounds(), DynamicQuantizer(NativeQat())):
         with pytest.raises(HwsimError, match="must be finite"):
             module(x)
     with pytest.raises(HwsimError, match=r"must be float32 or float64, got torch.float16"):
@@ -87,6 +86,48 @@ def test_gradients_pass_straight_through_and_stop_at_the_clip() -> None:
     x = torch.tensor([-3.0, -0.4, 0.2, 0.9, 3.0], requires_grad=True)
     FakeQuantizer(BoundAware(1.0))(x).sum().backward()
     assert x.grad.tolist() == [0, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_gradient_is_one_inside_and_zero_where_a_code_is_clipped(name: str) -> None:
+    quantizer = RECIPES[name].calibrate(np.random.default_rng(1).standard_normal((64, 1)))
+    low, high = (float(value) for value in quantizer.dequantize(np.array([[c] for c in quantizer.code_range]))[:, 0])
+    step = float(quantizer.scale.reshape(-1)[0])
+    x = torch.tensor([[low - 2 * step], [low + 0.3 * step], [high - 0.3 * step], [high + 2 * step]]).double()
+    x.requires_grad_()
+    fake_quantize(x, quantizer).sum().backward()
+    assert x.grad[:, 0].tolist() == [0, 1, 1, 0]
+
+
+@given(st.floats(-4, 0), st.floats(0.125, 4), st.lists(st.floats(-6, 6), min_size=1, max_size=30),
+       st.integers(1, 8))  # fmt: skip
+def test_gradients_of_learned_bounds_are_their_closed_form(
+    lower: float, upper: float, x: list[float], bits: int
+) -> None:
+    """With weights g of the loss: sum g where x >= upper, sum g where x <= lower, and g between them."""
+    module = LearnedBounds(lower, upper, bits).double()
+    bounds = module.lower.item(), module.upper.item()
+    values = np.array([*x, *bounds])
+    g = np.arange(1.0, values.size + 1)
+    tensor = torch.tensor(values, requires_grad=True)
+    (module(tensor) * torch.as_tensor(g)).sum().backward()
+    above, below = values >= bounds[1], values <= bounds[0]
+    assert module.upper.grad.item() == g[above].sum()
+    assert module.lower.grad.item() == g[below].sum()
+    np.testing.assert_array_equal(tensor.grad.numpy(), g * ~(above | below))
+
+
+def test_dynamic_activations_of_native_qat_need_no_range() -> None:
+    """Each tensor has the scale of its own largest value: nothing is clipped, and every gradient passes."""
+    module = DynamicQuantizer(NativeQat(4))
+    for factor in (1e-3, 1.0, 1e3):
+        x = np.random.default_rng(4).standard_normal((7, 5)) * factor
+        tensor = torch.tensor(x, requires_grad=True)
+        y = module(tensor)
+        scale = np.abs(x).max() / 7
+        np.testing.assert_array_equal(y.detach().numpy(), np.floor(x / scale + 0.5) * scale)
+        y.sum().backward()
+        assert bool((tensor.grad == 1).all())
 
 
 def test_learned_bounds() -> None:

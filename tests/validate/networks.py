@@ -162,7 +162,7 @@ def convolution(kind: Kind) -> Callable[[], Case]:
     return build
 
 
-def attention(relative: bool = True, grids: bool = True) -> Callable[[], Case]:
+def attention(relative: bool = True, grids: bool = True, **context: int) -> Callable[[], Case]:
     def build() -> Case:
         heads, depth, frames = 2, 12, 20
         net, shape = Network("block.attention"), (frames, heads * depth)
@@ -188,7 +188,7 @@ def attention(relative: bool = True, grids: bool = True) -> Callable[[], Case]:
         net.op(Kind.SOFTMAX, ["scores"], "probabilities", function=Function.PROBABILITIES, m=heads * frames, n=frames)
         net.op(Kind.MATMUL, ["probabilities", "v"], "out", function=Function.CONTEXT, m=frames, k=frames, n=depth,
                batch=heads)  # fmt: skip
-        return net.build(left=8, right=4), inputs
+        return net.build(**(context or {"left": 8, "right": 4})), inputs
 
     return build
 
@@ -248,6 +248,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "head": head,
     "attention": attention(relative=False),
     "relative attention": attention(),
+    "attention in chunks": attention(relative=False, left=4, chunk=3),
     "lstm step": step(LstmLayer),
     "gru step": step(GruLayer),
     **{kind.name.lower(): convolution(kind) for kind in (Kind.DEPTHWISE, Kind.CONV1D, Kind.CONV2D)},

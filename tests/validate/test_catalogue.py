@@ -224,3 +224,13 @@ def test_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(__import__("sys").modules, "safetensors", None)
     with pytest.raises(HwsimError, match=r"^--weights needs safetensors: install hwsim\[train\]$"):
         read_weights(path)
+
+
+def test_a_streaming_conformer_is_executed_whole() -> None:
+    """In reals: the ranges of its activations are in no weights file."""
+    conformer, x = load_workload("digits_conformer"), np.random.default_rng(0).standard_normal((21, 120))
+    executable, _ = build(conformer, "fp32", {FEATURES: x})
+    whole = executable.run({FEATURES: x})["encoder.layer3.norm.out"]
+    assert (whole.shape, executable.streams, executable.chunk) == ((11, 64), True, 4)
+    with pytest.raises(HwsimError, match=r"^activations of a Conformer encoder must be of fp16 or fp32, got int8: a w"):
+        build(conformer, "int8", {FEATURES: x})

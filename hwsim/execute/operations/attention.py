@@ -5,6 +5,7 @@ Products of two activations on grids are integer sums; where one of the two is a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,17 +42,25 @@ class Scores(Operation):
         super().__init__(row.layer, names(row), (row.writes[0].name,))
         self.heads, self.depth = row.batch, row.k
         self.grids = _grids(row, given)
+        self.exact = self.grids is not None
+        self.context = ContextSize.of(row)
+        self.of_frames = row.m == row.n
+        """Keys are of the frames of the queries, not of positions."""
 
     def run(self, run: Run) -> None:
         """Store the scores."""
         grids = self.grids or (None, None)
-        query, key = (run.codes(name, grid) for name, grid in zip(self.reads, grids, strict=True))
+        query, key = run.codes(self.reads[0], grids[0]), run.with_past(self.reads[1], grids[1])
         rows, columns = _heads(query, self.heads), _heads(key, self.heads).swapaxes(1, 2)
         if self.grids is None:
             run.put(self.writes[0], rows @ columns / np.sqrt(self.depth))
             return
         sums = activation_sums(rows, columns, *self.grids, run.network.semantics)
         run.put_integers(self.writes[0], sums, score_scale(*self.grids, self.depth))
+
+    def carries(self) -> dict[str, int]:
+        """The keys that a frame sees before it."""
+        return self.context.kept(self.reads[1]) if self.of_frames else {}
 
 
 class RelativeAdd(Operation):
@@ -66,17 +75,19 @@ class RelativeAdd(Operation):
         shape = (row.m // frames, frames, frames)
         row.expect_shapes(shape, (*shape[:2], 2 * frames - 1), shape)
         super().__init__(row.layer, names(row), (row.writes[0].name,))
+        self.streams = ContextSize.of(row).most <= frames
 
     def run(self, run: Run) -> None:
         """Store the sums."""
         content, position = (run.reals(name) for name in self.reads)
-        run.put(self.writes[0], content + relative_scores(position))
+        run.put(self.writes[0], content + relative_scores(position, content.shape[-1]))
 
 
 class Probabilities(Operation):
     """Softmax over the keys that a query sees: probabilities (H, T, S) of scores (H, T, S).
 
     The layer's `left` and `right` context are frames before and after the query's own; None sees all on that side.
+    With a `chunk` a query sees its whole chunk, and `left` frames before that.
     Scores on a grid give unsigned codes of scale 2^-b by the shared integer definition (`reference.attention.softmax`)
     in every profile: no other runtime's rule is modelled. Real scores: float64, then the grid, if any.
     """
@@ -90,7 +101,9 @@ class Probabilities(Operation):
         super().__init__(row.layer, names(row), (row.writes[0].name,))
         self.scores = given.network.grid(self.reads[0])
         self.output = given.network.grid(self.writes[0])
-        self.left, self.right = (_context(row, side) for side in ("left", "right"))
+        self.context = ContextSize.of(row)
+        self.chunk, self.square = self.context.chunk or 1, shape[1] == shape[2]
+        self.streams = self.context.bounded and self.square
         if self.scores is not None:
             _check_softmax(row, self.scores, self.output)
 
@@ -110,9 +123,10 @@ class Probabilities(Operation):
         run.keep(self.writes[0], codes.astype(storage(self.output)), before)
 
     def _mask(self, scores: Array) -> Any:
-        if self.left is None and self.right is None:
+        c, (queries, keys) = self.context, scores.shape[-2:]
+        if c.left is None and c.right is None and c.chunk is None:
             return None
-        return context_mask(scores.shape[-2], scores.shape[-1], self.left, self.right)
+        return context_mask(queries, keys, c.left, c.right, c.chunk, keys - queries if self.square else 0)
 
 
 class Context(Operation):
@@ -127,18 +141,52 @@ class Context(Operation):
         super().__init__(row.layer, names(row), (row.writes[0].name,))
         self.heads = row.batch
         self.grids = _grids(row, given)
+        self.exact = self.grids is not None
+        self.context = ContextSize.of(row)
 
     def run(self, run: Run) -> None:
         """Store what the heads saw, beside each other."""
         grids = self.grids or (None, None)
-        probabilities, values = (run.codes(name, grid) for name, grid in zip(self.reads, grids, strict=True))
-        values = _heads(values, self.heads)
+        probabilities = run.codes(self.reads[0], grids[0])
+        values = _heads(run.with_past(self.reads[1], grids[1]), self.heads)
         if self.grids is None:
             run.put(self.writes[0], _joined(probabilities @ values))
             return
         sums = activation_sums(probabilities, values, *self.grids, run.network.semantics)
         scale = float(self.grids[0].scale.reshape(())) * float(self.grids[1].scale.reshape(()))
         run.put_integers(self.writes[0], _joined(sums), scale)
+
+    def carries(self) -> dict[str, int]:
+        """The values that a frame sees before it."""
+        return self.context.kept(self.reads[1])
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSize:
+    """Which keys a query sees, by the attributes of its layer: see `reference.attention.context_mask`."""
+
+    left: int | None
+    right: int | None
+    chunk: int | None
+
+    @classmethod
+    def of(cls, row: Row) -> ContextSize:
+        """The context of an operation of attention. Raises HwsimError for numbers that are none of frames."""
+        return cls(_context(row, "left"), _context(row, "right"), _chunk(row))
+
+    @property
+    def bounded(self) -> bool:
+        """Whether a frame sees none after it, or after its chunk, and a number of those before."""
+        return self.left is not None and (self.chunk is not None or self.right == 0)
+
+    @property
+    def most(self) -> int:
+        """Keys that a query sees at most, where it is bounded; 0 where it is not, and streams nowhere."""
+        return (self.left or 0) + (self.chunk or 1) if self.bounded else 0
+
+    def kept(self, name: str) -> dict[str, int]:
+        """How many rows of keys or values stay for the frames to come."""
+        return {name: self.left} if self.bounded and self.left else {}
 
 
 def _grids(row: Row, given: Parameters) -> tuple[Quantizer, Quantizer] | None:
@@ -156,6 +204,13 @@ def _context(row: Row, side: str) -> int | None:
     frames = row.attributes.get(side)
     if frames is not None and (not isinstance(frames, int) or isinstance(frames, bool) or frames < 0):
         raise row.refuse(f"must have a {side} context of 0 frames or more, or None, got {frames}")
+    return frames
+
+
+def _chunk(row: Row) -> int | None:
+    frames = row.attributes.get("chunk")
+    if frames is not None and (not isinstance(frames, int) or isinstance(frames, bool) or frames < 1):
+        raise row.refuse(f"must have a chunk of 1 frame or more, or None, got {frames}")
     return frames
 
 

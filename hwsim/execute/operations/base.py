@@ -82,7 +82,7 @@ class Network:
         if tensor is not None and (tensor.role == Role.ACTIVATION or by_row):
             shape = tensor.shape
             if share is not None:
-                shape = (-(-share[0] * shape[0] // share[1]), *shape[1:])
+                shape = _fewer_rows(shape, *share)
             if array.shape != shape:
                 raise HwsimError(f"{name}: must be of shape {shape}, got {array.shape}")
         if quantizer is None:
@@ -108,6 +108,14 @@ class Network:
         if own is not None and isinstance(value, np.ndarray) and value.dtype.kind in "iu" and same_codes(own, grid):
             return value
         return grid.quantize(self.reals(name, value)).astype(storage(grid))
+
+
+def _fewer_rows(shape: tuple[int, ...], rows: int, most: int) -> tuple[int, ...]:
+    """The shape of a tensor when fewer rows are run; attention's (heads, T, S) have them in T, and in S if it is T."""
+    if len(shape) != 3:
+        return (-(-rows * shape[0] // most), *shape[1:])
+    frames = -(-rows * shape[1] // most)
+    return (shape[0], frames, frames if shape[2] == shape[1] else shape[2])
 
 
 class Parameters:
@@ -177,7 +185,7 @@ class Run:
     steps: dict[str, Reals] | None = None
     """When asked for: every tensor with a grid before it was rounded, in steps of the grid (its tie is at a half)."""
     first: Mapping[str, Array] = field(default_factory=dict)
-    """States of recurrent loops before their first step, where they are not zero."""
+    """States of recurrent loops before their first step, where they are not zero, and rows of the piece before."""
     written: dict[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
@@ -192,6 +200,11 @@ class Run:
     def codes(self, name: str, grid: Quantizer | None) -> Array:
         """A tensor on a grid, see `Network.on_grid`."""
         return self.network.on_grid(name, self[name], grid)
+
+    def with_past(self, name: str, grid: Quantizer | None) -> Array:
+        """The rows of a tensor that were kept of the piece before, if any, then those of this run, on a grid."""
+        value, past = self.codes(name, grid), self.first.get(name)
+        return value if past is None else np.concatenate([self.network.on_grid(name, past, grid), value])
 
     def put(self, name: str, value: Sums | Reals) -> None:
         """Store a result: codes by the grid of its tensor, if it has one, by the machine's rules for sums."""
@@ -226,6 +239,13 @@ class Run:
 class Operation(ABC):
     """An operation, or a whole recurrent loop, that is ready to run: it holds its packed parameters."""
 
+    streams = True
+    """Whether a frame depends on no frame after it (or after its chunk), and on a bounded number of those before."""
+    exact = True
+    """Whether a frame's result is bit for bit the same in a run of any number of frames."""
+    chunk = 1
+    """Frames that see each other: a piece that is not the last must be a multiple of them."""
+
     def __init__(self, layer: str, reads: tuple[str, ...], writes: tuple[str, ...]) -> None:
         self.layer = layer
         self.reads = reads
@@ -235,6 +255,10 @@ class Operation(ABC):
     @abstractmethod
     def run(self, run: Run) -> None:
         """Read its tensors from `run` and store what it computes there."""
+
+    def carries(self) -> dict[str, int]:
+        """Tensors of which it reads rows of the piece before, and how many of the last."""
+        return {}
 
     def parameters(self) -> dict[str, Array]:
         """Codes, or reals, of its parameters by name: what an equal one is built from."""

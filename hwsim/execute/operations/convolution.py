@@ -45,6 +45,7 @@ class Convolution(Operation):
         row.expect_shapes(x if (*x, 1) == self.shape else self.shape, (*self.steps, outputs))
         _expect_sizes(row, (int(np.prod(self.steps)), int(np.prod(self.weight.shape[:-1])), outputs, 1))
         self.projection = given.projection(self.weight, self.bias, self.reads[0], matrix=False)
+        self.streams = False
 
     def run(self, run: Run) -> None:
         """Store the sums, or their codes."""
@@ -80,6 +81,8 @@ class Depthwise(Operation):
         x = row.activations[0].shape
         (steps,) = _steps(row, x[:1], weight.shape[:1], (self.padding,), (self.stride,))
         row.expect_shapes((x[0], channels), (steps, channels))
+        self.before = depth - 1
+        self.streams = self.stride == 1 and self.padding == (self.before, 0)
         _expect_sizes(row, (steps, depth, 1, channels))
         self._given = {tensor.name: given.array(tensor) for tensor in (weight, bias) if tensor is not None}
         self.offsets = np.zeros(channels) if bias is None else given.reals(bias)
@@ -101,16 +104,26 @@ class Depthwise(Operation):
         semantics = run.network.semantics
         sums: Array
         if self.grids is None:
-            sums = tap_sums(run.reals(self.reads[0]), self.kernel, self.padding, self.stride)
+            values = run.with_past(self.reads[0], None)
+            sums = tap_sums(values, self.kernel, self._zeros(run), self.stride)
         else:
-            input = self.grids[0]
-            codes = run.codes(self.reads[0], input)
+            input, padding = self.grids[0], self._zeros(run)
+            codes = run.with_past(self.reads[0], input)
             if _fits(self.kernel, input, semantics):
                 centred = codes.astype(np.int32) - np.int32(input.zero_point.reshape(()))
-                sums = tap_sums(centred, self.kernel.astype(np.int32), self.padding, self.stride)
+                sums = tap_sums(centred, self.kernel.astype(np.int32), padding, self.stride)
             else:
-                sums = depthwise_sums(codes, self.kernel, input, *self.padding, self.stride, semantics)
+                sums = depthwise_sums(codes, self.kernel, input, *padding, self.stride, semantics)
         run.put(self.writes[0], Sums(sums[None], self.scale, self.offsets, self.grids, semantics))
+
+    def carries(self) -> dict[str, int]:
+        """The inputs that its next outputs read."""
+        return {self.reads[0]: self.before} if self.streams and self.before else {}
+
+    def _zeros(self, run: Run) -> tuple[int, int]:
+        """The padding, in whose place are the rows of the piece before."""
+        past = run.first.get(self.reads[0])
+        return (self.padding[0] - (0 if past is None else len(past)), self.padding[1])
 
     def parameters(self) -> dict[str, Array]:
         """Weight and bias."""

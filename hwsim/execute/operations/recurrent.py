@@ -78,6 +78,7 @@ class Recurrence(Operation):
 
     def __init__(self, directions: Sequence[Direction]) -> None:
         self.directions = tuple(directions)
+        self.streams = not any(d.reverse for d in self.directions)
         gates = tuple(d.gates.x for d in self.directions)
         super().__init__(
             self.directions[0].gates.layer, gates, tuple(n for d in self.directions for n in d.gates.states)

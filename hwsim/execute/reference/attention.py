@@ -62,20 +62,32 @@ def softmax_values(x: ArrayLike, mask: NDArray[np.bool_] | None = None) -> Reals
     return result
 
 
-def context_mask(queries: int, keys: int, left: int | None, right: int | None) -> NDArray[np.bool_]:
-    """(queries, keys), True where query i sees key j: i - left <= j <= i + right; None sees all on its side."""
-    ahead = np.arange(keys) - np.arange(queries)[:, None]
-    return (ahead >= (-queries if left is None else -left)) & (ahead <= (keys if right is None else right))
+def context_mask(queries: int, keys: int, left: int | None, right: int | None, chunk: int | None = None,
+                 past: int = 0) -> NDArray[np.bool_]:  # fmt: skip
+    """(queries, keys), True where query i sees key j: i - left <= j <= i + right; None sees all on its side.
 
-
-def relative_scores(position: Reals) -> Reals:
-    """Scores of positions (..., T, 2T - 1) beside those of content: out[..., i, j] = in[..., i, T - 1 - i + j].
-
-    Row r of what the queries met stands for the distance i - j = T - 1 - r. Output (..., T, T).
+    With a chunk, i is the first frame of the query's chunk on the left side and its last one on the right. The first
+    `past` keys are of frames before the first query.
     """
-    frames = position.shape[-2]
-    i, j = np.arange(frames)[:, None], np.arange(frames)
-    shifted: Reals = position[..., i, frames - 1 - i + j]
+    first = np.arange(queries)[:, None]
+    first = first if chunk is None else first - first % chunk
+    after = right if chunk is None else chunk - 1
+    ahead = np.arange(keys) - past - first
+    return (ahead >= (-keys - queries if left is None else -left)) & (ahead <= (keys if after is None else after))
+
+
+def relative_scores(position: Reals, keys: int | None = None) -> Reals:
+    """Scores of positions (..., Q, 2T - 1) beside those of content: out[..., i, j] = in[..., i, T - 1 - i - past + j].
+
+    Row r of what the queries met stands for the distance T - 1 - r of a query to a key before it. Output (..., Q, K)
+    for K `keys` (none: Q), of which the first past = K - Q are of frames before the first query. Distances beyond
+    T - 1 take the scores of T - 1: a context that is shorter hides them.
+    """
+    queries, distances = position.shape[-2:]
+    keys = queries if keys is None else keys
+    i, j = np.arange(queries)[:, None], np.arange(keys)
+    at = distances // 2 - i - (keys - queries) + j
+    shifted: Reals = position[..., i, np.clip(at, 0, distances - 1)]
     return shifted
 
 

@@ -91,9 +91,9 @@ def read_graph(path: Path, model: ModelProto, bind: Mapping[str, int]) -> Graph:
                          f"'{graph.sparse_initializer[0].values.name}'")  # fmt: skip
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     given = [value for value in graph.input if value.name not in constants]
-    inputs = _inputs(path, given, bind)
+    inputs = bound_inputs(path, given, bind)
     outputs = tuple(value.name for value in graph.output)
-    nodes = _needed(_nodes(graph.node), outputs)
+    nodes = needed_nodes(plain_nodes(graph.node), outputs)
     opset = next((o.version for o in model.opset_import if o.domain in _STANDARD), 1)
     return Graph(path, opset, nodes, constants, inputs, outputs)
 
@@ -114,7 +114,8 @@ def unique(name: str, taken: set[str]) -> str:
     return found
 
 
-def _nodes(protos: Sequence[Any]) -> list[Node]:
+def plain_nodes(protos: Sequence[Any]) -> list[Node]:
+    """ONNX's nodes as plain Python, attributes too."""
     from onnx import helper
 
     taken: set[str] = set()
@@ -143,7 +144,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _needed(nodes: list[Node], outputs: tuple[str, ...]) -> tuple[Node, ...]:
+def needed_nodes(nodes: list[Node], outputs: tuple[str, ...]) -> tuple[Node, ...]:
+    """The nodes that an output needs, in their order."""
     wanted, kept = set(outputs), []
     for node in reversed(nodes):
         if wanted.intersection(node.outputs):
@@ -152,7 +154,8 @@ def _needed(nodes: list[Node], outputs: tuple[str, ...]) -> tuple[Node, ...]:
     return tuple(reversed(kept))
 
 
-def _inputs(path: Path, values: Sequence[ValueInfoProto], bind: Mapping[str, int]) -> dict[str, Input]:
+def bound_inputs(path: Path, values: Sequence[ValueInfoProto], bind: Mapping[str, int]) -> dict[str, Input]:
+    """Inputs of fixed sizes. Raises HwsimError for sizes that `bind` leaves open and names it does not know."""
     from onnx import helper
 
     symbols = {d.dim_param for v in values for d in v.type.tensor_type.shape.dim if d.dim_param}

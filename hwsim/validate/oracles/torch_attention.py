@@ -65,9 +65,15 @@ def _heads(x: Tensor, heads: int) -> Tensor:
 
 
 def _seen(row: Row, queries: int, keys: int) -> Tensor:
-    """Which keys each query sees, (T, S): from i - left to i + right, all where there is no bound."""
-    distance = torch.arange(keys)[None] - torch.arange(queries)[:, None]
-    left, right = row.attributes.get("left"), row.attributes.get("right")
+    """Which keys each query sees, (T, S): from i - left to i + right, all where there is no bound.
+
+    With a chunk both bounds are counted from the first frame of the query's chunk, the right one is its last frame.
+    """
+    left, right, chunk = (row.attributes.get(name) for name in ("left", "right", "chunk"))
+    first = torch.arange(queries)[:, None]
+    if chunk is not None:
+        first, right = first // int(chunk) * int(chunk), int(chunk) - 1
+    distance = torch.arange(keys)[None] - first
     kept = torch.ones(queries, keys, dtype=torch.bool)
     kept = kept if left is None else kept & (distance >= -int(left))
     return kept if right is None else kept & (distance <= int(right))
