@@ -53,8 +53,9 @@ def read_model(
     """The network `model` with the inputs of an npz file.
 
     `model`: a file of `save_executable`, or of `hwsim extract` with the `component` that is meant; an ONNX file
-    (`.onnx`), with `bind` NAME=SIZE for each size that it leaves open; or a network of the catalogue, or its YAML file, with float `weights` in safetensors and a `precision`
-    policy. `semantics`: the rules by which the oracle of an ONNX file runs the executable, by default the file's.
+    (`.onnx`), with `bind` NAME=SIZE for each size that it leaves open; or a network of the catalogue, or its YAML file,
+    with float `weights` in safetensors and a `precision` policy. `semantics`: the rules by which the oracle of an ONNX
+    file runs the executable, by default the file's.
     Raises HwsimError for files and options that do not fit.
     """
     path = Path(model)
