@@ -80,12 +80,15 @@ def most_rows(trace: Trace, constants: Iterable[str]) -> int | None:
 
     Every operation outside loops must work row by row, or be one of attention among its own frames or a depthwise
     convolution that keeps their number, on that many rows or on an even share of them. `constants`, and what is made
-    of them alone, may only be keys of attention.
+    of them alone, may only be keys of attention, and no input may be scores of pairs of frames.
     """
-    fixed, found = set(constants), set[int]()
+    fixed, found, written = set(constants), set[int](), set[str]()
     for at in np.flatnonzero((trace.loop < 0) & ~np.isin(trace.kind, COPIES)).tolist():
         (row,) = read_rows(trace, at, at + 1)
         reads = [tensor.name for tensor in row.activations]
+        if any(len(tensor.shape) > 2 and tensor.name not in written for tensor in row.activations):
+            return None
+        written.update(tensor.name for tensor in row.writes)
         if reads and fixed.issuperset(reads):
             fixed.update(tensor.name for tensor in row.writes)
             continue

@@ -6,6 +6,7 @@ They run when asked for, `make test-models`, because the package is large.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
 
 from hwsim.extract.graph.nodes import Graph, NodeKind  # noqa: E402
+from hwsim.extract.onnx import read_structure  # noqa: E402
 from hwsim.extract.torch import read_module  # noqa: E402
 from tests.extract.torch.models import counted_macs, kinds, layers, macs, parameters  # noqa: E402
 
@@ -116,3 +118,39 @@ def test_the_encoder_of_whisper(hub: Any, attention: str) -> None:
     graph = read(module, torch.zeros(1, 80, 100))
     assert math.prod(graph.values[graph.outputs[0]].shape) == 50 * 32
     assert kinds(graph)["matmul"] == 4
+
+
+def through_onnx(module: torch.nn.Module, folder: Path, *inputs: Any) -> Graph:
+    """The graph of the file that torch's tracing exporter writes."""
+    path = folder / "model.onnx"
+    torch.onnx.export(module.eval(), inputs, str(path), dynamo=False, input_names=["features"])
+    return read_structure(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_encoder_of_whisper_through_onnx(hub: Any, tmp_path: Path) -> None:
+    config = hub.WhisperConfig(d_model=32, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=64,
+                               num_mel_bins=80, max_source_positions=50)  # fmt: skip
+    module = hub.models.whisper.modeling_whisper.WhisperEncoder(configured(config, "eager"))
+    scattered(module)
+    graph, inputs = through_onnx(module, tmp_path, torch.zeros(1, 80, 100)), torch.zeros(1, 80, 100)
+    assert macs(graph) == macs(read_module(module, (inputs,)))
+    assert graph.parameters == parameters(module)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_encoder_of_parakeet_through_onnx(hub: Any, tmp_path: Path) -> None:
+    module = hub.ParakeetEncoder(configured(hub.ParakeetEncoderConfig(**ENCODER), "eager"))
+    scattered(module)
+    graph = through_onnx(module, tmp_path, MELS)
+    assert macs(graph) == macs(read_module(module, (MELS,)))
+    merged = [norm for norm in module.modules() if isinstance(norm, torch.nn.BatchNorm1d)]
+    # The exporter merges each batch norm into the convolution in front: its scale and offset are gone from the file.
+    assert graph.parameters == parameters(module) - sum(2 * norm.num_features for norm in merged)
+
+
+def scattered(module: torch.nn.Module) -> None:
+    """Random values everywhere: equal parameters would be written once."""
+    with torch.no_grad():
+        for value in module.parameters():
+            value.normal_()

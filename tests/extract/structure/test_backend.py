@@ -35,8 +35,8 @@ def test_sizes_of_results(tmp_path: Path, op: str) -> None:
     from onnx.backend.test.case.node import collect_testcases
 
     read, refused = 0, []
-    for case in collect_testcases(op):
-        if case.model is None or case.name.endswith("_expanded") or not case.data_sets:
+    for case in collect_testcases(None):  # a name here would be kept by onnx for all later calls
+        if case.model is None or not case.data_sets or [node.op_type for node in case.model.graph.node] != [op]:
             continue
         inputs, outputs = case.data_sets[0]
         path = tmp_path / f"{case.name}.onnx"
