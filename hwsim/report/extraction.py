@@ -53,8 +53,8 @@ def extraction_rows(model: ExtractedModel) -> list[dict[str, Any]]:
 def _layers(facts: Sequence[NodeFacts]) -> Any:
     table = plain_table(
         "Layers; equal rows of a stack are one, * stands for their numbers",
-        [("layer", "left"), ("\noperation", "left"), ("\noutput", "left"), ("\n×", "right"), ("param.\nM", "right"),
-         ("MACs\nM", "right"), ("formats\nweights, inputs, output", "left")],
+        [("layer", "wrap"), ("\noperation", "left"), ("\noutput", "left"), ("\n×", "right"), ("param.\nM", "right"),
+         ("MACs\nM", "right"), ("weights, inputs,\noutput stored", "wrap")],
     )  # fmt: skip
     groups: dict[tuple[Any, ...], list[NodeFacts]] = {}
     for row in facts:
@@ -64,15 +64,21 @@ def _layers(facts: Sequence[NodeFacts]) -> Any:
         parameters, macs = (sum(getattr(row, part) for row in rows) for part in ("parameters", "macs"))
         table.add_row(
             name if len(rows) > 1 else _full(rows[0]), operation, "×".join(str(n) for n in output if n > 1) or "1",
-            str(len(rows)) if len(rows) > 1 else "", significant(parameters / 1e6) if parameters else DASH,
-            significant(macs / 1e6) if macs else DASH, formats,
+            str(len(rows)) if len(rows) > 1 else "", _millions(parameters),
+            _millions(macs), formats,
         )  # fmt: skip
     return table
 
 
+def _millions(count: int) -> str:
+    """In millions; what is too small to matter is not written out."""
+    return f"{significant(count / 1e6)}" if count >= 1e3 else "<0.001" if count else DASH
+
+
 def _formats(row: NodeFacts) -> str:
     parts = [row.weight_format, row.input_format if row.macs else "", row.output_format]
-    return ", ".join(part for part in parts if part)
+    told = [part for part in parts if part]
+    return told[0] if len(set(told)) == 1 else ", ".join(told)
 
 
 def _full(row: NodeFacts) -> str:

@@ -105,7 +105,7 @@ def total(result: Result) -> ComponentResult:
         bound=next(iter(ordered)),
         cycles_by_cause=ordered,
         achieved_ops_per_s=2 * macs / result.latency_s if result.cycles else 0.0,
-        utilization=float((run.trace.macs / np.maximum(peak, 1)).sum()) / max(result.cycles, 1),
+        utilization=float((run.trace.macs * (peak > 0) / np.maximum(peak, 1)).sum()) / max(result.cycles, 1),
         parameters=sum(part.parameters for part in parts),
         weight_bits=sum(part.weight_bits for part in parts),
     )

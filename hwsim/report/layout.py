@@ -42,7 +42,9 @@ def plain_table(title: str, columns: Sequence[tuple[str, str]]) -> Table:
     table = TitledTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
     table.heading = title
     for heading, justify in columns:
-        table.add_column(heading, justify="right" if justify == "right" else "left", no_wrap=justify != "wrap")
+        wraps = justify == "wrap"
+        table.add_column(heading, justify="right" if justify == "right" else "left", no_wrap=not wraps,
+                         overflow="fold" if wraps else "ellipsis")  # fmt: skip
     return table
 
 
