@@ -274,7 +274,7 @@ def test_more_hypotheses_take_longer() -> None:
         ({"precision": "fp32"},
          "rapid_4core cannot compute fp32: it computes fp16, hfp8, int4, int2; no fallback for fp32 in its file"),
         ({"precision": "int44"}, "unknown policy 'int44'; nearest: int4, int8, int6"),
-        ({"workload": "rnnt_swb3000"}, "unknown workload 'rnnt_swb3000'; nearest: rnnt_swb300"),
+        ({"workload": "rnnt_swb3000"}, "unknown workload 'rnnt_swb3000'; nearest: rnnt_swb300, rnnt_gq"),
         ({"arch": "rapid4core"}, "unknown architecture 'rapid4core'; nearest: rapid_4core, rapid_1core"),
     ],
 )  # fmt: skip

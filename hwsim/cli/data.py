@@ -33,13 +33,13 @@ def run_data(workload: str, out: Path, seed: str | None, utterances: str | None)
 
 def _request(workload: str, seed: int | None, utterances: int | None) -> Request:
     loaded = load_network(workload)
-    if loaded.spec.speech is None:
-        have = [name for name in catalogue.names("workloads") if load_network(name).spec.speech is not None]
+    if loaded.speech is None:
+        have = [name for name in catalogue.names("workloads") if load_network(name).speech is not None]
         raise HwsimError(f"{workload}: must have a section speech, got none; those that have: {', '.join(have)}")
     for option, value, least in (("--seed", seed, 0), ("--utterances", utterances, 1)):
         if value is not None and value < least:
             raise HwsimError(f"{option} must be at least {least}, got {value}")
-    return Request(loaded.name, loaded.spec.speech, seed, utterances)
+    return Request(loaded.name, loaded.speech, seed, utterances)
 
 
 def _facts(manifest: Manifest) -> Table:

@@ -74,29 +74,32 @@ def subsample(b: TraceBuilder, spec: ConformerEncoderSpec, x: int, frames: int) 
 def _convolved(b: TraceBuilder, name: str, way: ConvolvedFrames, x: int, frames: int, features: int,
                causal: bool) -> tuple[int, int]:  # fmt: skip
     """The last ReLU (T', F', C), and F' C."""
-    shape, before, channels = (frames, features, 1), 2 if causal else 1, way.channels
-    for index in range(way.layers):
+    shape, before = (frames, features, 1), 2 if causal else 1
+    for index, channels in enumerate(way.layer_channels):
         separable = way.separable and index > 0
         layer = f"{name}.depthwise{index}" if separable else f"{name}.conv{index}"
-        x, shape = conv2d(b, layer, x, shape, channels, stride=2, before=before, depthwise=separable)
+        outputs = shape[2] if separable else channels
+        x, shape = conv2d(b, layer, x, shape, outputs, stride=2, before=before, depthwise=separable)
         if separable:
-            x = _over_channels(b, f"{name}.pointwise{index}", x, shape)
+            x, shape = _over_channels(b, f"{name}.pointwise{index}", x, shape, channels)
         positions = shape[0] * shape[1]
         out = b.tensor(f"{name}.relu{index}.out", Role.ACTIVATION, shape)
         b.op(Kind.ELEMENTWISE, f"{name}.relu{index}", [Operand(x, channels)], [Operand(out, channels)], m=positions,
              n=channels, function=Function.RELU)  # fmt: skip
         x = out
-    return x, shape[1] * channels
+    return x, shape[1] * shape[2]
 
 
-def _over_channels(b: TraceBuilder, layer: str, x: int, shape: tuple[int, int, int]) -> int:
-    """A product over the channels of x (T, F, C)."""
-    channels = shape[2]
-    weight = b.tensor(f"{layer}.weight", Role.WEIGHT, (channels, channels))
-    bias = b.tensor(f"{layer}.bias", Role.BIAS, (channels,))
-    out = b.tensor(f"{layer}.out", Role.ACTIVATION, shape)
-    b.matmul(layer, [x], weight, out, m=shape[0] * shape[1], bias=bias)
-    return out
+def _over_channels(b: TraceBuilder, layer: str, x: int, shape: tuple[int, int, int],
+                   outputs: int) -> tuple[int, tuple[int, int, int]]:  # fmt: skip
+    """A product over the channels of x (T, F, C), `out` (T, F, outputs), and its shape."""
+    frames, features, channels = shape
+    weight = b.tensor(f"{layer}.weight", Role.WEIGHT, (channels, outputs))
+    bias = b.tensor(f"{layer}.bias", Role.BIAS, (outputs,))
+    after = (frames, features, outputs)
+    out = b.tensor(f"{layer}.out", Role.ACTIVATION, after)
+    b.matmul(layer, [x], weight, out, m=frames * features, bias=bias)
+    return out, after
 
 
 def _encoding(b: TraceBuilder, spec: AttentionSpec, distances: int) -> int | None:

@@ -77,7 +77,7 @@ class AnyWorkload(Protocol):
 
     @property
     def spec(self) -> NetworkSpec:
-        """Its file's content. Raises HwsimError for an extracted model."""
+        """The definition of a transducer. Raises HwsimError for an extracted model and for a CTC network."""
         ...
 
     @property
@@ -102,7 +102,7 @@ class AnyWorkload(Protocol):
 
     @property
     def labels(self) -> int:
-        """Scores of a row of the joint, blank included."""
+        """Scores of a row of the joint, or of a frame of a CTC head, blank included."""
         ...
 
     @property
@@ -119,7 +119,7 @@ class AnyWorkload(Protocol):
         ...
 
     def emit_encoder(self, b: TraceBuilder, frames: int) -> list[int]:
-        """Add the encoder over an utterance; return the tensors of its output."""
+        """Add the encoder over an utterance, with a CTC head if it has one; return the tensors of the output."""
         ...
 
     def declare_search(self, b: TraceBuilder, encoder_out: list[int], frames: int, rows: int,

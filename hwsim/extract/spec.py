@@ -1,4 +1,4 @@
-"""What a network file of `workloads/` may say: the parametric catalogue of transducers."""
+"""What a network file of `workloads/` may say: the parametric catalogue of transducers and CTC networks."""
 
 from __future__ import annotations
 
@@ -66,6 +66,8 @@ class ConvolvedFrames(Frozen):
 
     kind: Literal["conv2d"]
     channels: Size
+    last_channels: Size | None = None
+    """Channels of the last layer, where it has others."""
     layers: Annotated[int, Field(ge=1, le=4)] = 2
     separable: bool = False
     """Whether every layer but the first is a depthwise convolution and a product over the channels."""
@@ -75,12 +77,18 @@ class ConvolvedFrames(Frozen):
         """Input frames for each encoder frame."""
         return 1 << self.layers
 
+    @property
+    def layer_channels(self) -> tuple[int, ...]:
+        """Channels that each layer gives."""
+        return (self.channels,) * (self.layers - 1) + (self.last_channels or self.channels,)
+
 
 class ConformerEncoderSpec(Frozen):
     """Subsampled frames through Conformer blocks; a block is that of Gulati et al., arXiv 2005.08100.
 
     With `chunk` it is a streaming encoder, computed chunk by chunk: a frame sees its whole chunk and the `left`
     frames before it, whose keys and values are kept, as are the last `kernel` - 1 inputs of each convolution.
+    Without one, `left` and `right` mask attention, whose products are counted for all pairs of frames.
     """
 
     kind: Literal["conformer"]
@@ -174,6 +182,14 @@ class JointSpec(Frozen):
     source: str
 
 
+class HeadSpec(Frozen):
+    """A linear layer and a log-softmax over each encoder frame, as connectionist temporal classification has them."""
+
+    outputs: Size
+    """Labels including blank."""
+    source: str
+
+
 class FusionSpec(Frozen):
     """Weights of language models in a search, of natural logarithms."""
 
@@ -203,18 +219,40 @@ class DecodeDefaults(Frozen):
     source: str
 
 
+class CtcDefaults(Frozen):
+    """The utterance of a network that no search follows."""
+
+    frames: Size
+    """Encoder input frames of the standard utterance."""
+    source: str
+
+
 class PublishedSizes(Frozen):
     """Parameter counts that the source prints, for the tests and for `hwsim show`."""
 
     parameters: dict[str, Annotated[float, Field(gt=0)]]
-    """Component name to count; `acoustic` is encoder + prediction + joint."""
+    """Component name to count; `acoustic` is encoder + prediction + joint, or encoder + head."""
     relative_tolerance: Annotated[float, Field(ge=0, lt=1)]
     """0 where the source prints an exact count, else what its rounding leaves open."""
     source: str
 
 
+class CtcSpec(Frozen):
+    """A file of `workloads/` with `family: ctc`: an encoder and a head, whose scores are the result."""
+
+    name: str
+    description: str
+    family: Literal["ctc"]
+    frame_period_s: Annotated[float, Field(gt=0)]
+    """Time between encoder input frames."""
+    encoder: AnyEncoderSpec
+    head: HeadSpec
+    decode: CtcDefaults
+    published: PublishedSizes
+
+
 class NetworkSpec(Frozen):
-    """One file of `workloads/`."""
+    """A file of `workloads/` with `family: rnnt`: a transducer."""
 
     name: str
     description: str

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from hwsim.arch import Architecture, Origin
 from hwsim.cost.peak import peak_efficiency_ops_per_j
 from hwsim.extract import Workload, parameter_counts
-from hwsim.extract.spec import LstmStackSpec
+from hwsim.extract.spec import CtcSpec, LstmStackSpec
 from hwsim.numerics import NumberFormat, PrecisionPolicy
 from hwsim.numerics.formats import BASES
 from hwsim.numerics.policy import LayerPrecision
@@ -47,12 +47,7 @@ def describe_arch(arch: Architecture) -> Group:
 
 def describe_workload(workload: Workload) -> Group:
     """A network: parameters counted and published, its parts with their sources, how it is decoded, its speech."""
-    spec = workload.spec
-    decode = spec.decode
-    beam = "" if decode.algorithm == "greedy" else f", beam {decode.beam}"
-    length_s = workload.audio_seconds(decode.frames)
-    frames = f"{plural(decode.frames, 'frame')} of {1e3 * spec.frame_period_s:g} ms ({length_s:.4g} s)"
-    models = "density-ratio" if len(workload.language_models) > 1 else "shallow" if workload.language_models else "none"
+    spec = workload.definition
     tolerance = spec.published.relative_tolerance
     agreement = f"within {100 * tolerance:g} %" if tolerance else "exactly"
     table = plain_table(
@@ -62,19 +57,32 @@ def describe_workload(workload: Workload) -> Group:
     for name, count in parameter_counts(workload).items():
         printed = spec.published.parameters.get(name)
         difference = f"{signed(100 * (count / printed - 1), 1)} %" if printed else ""
-        note = "encoder + prediction + joint" if name == ACOUSTIC else ""
+        note = ("encoder + prediction + joint" if workload.transduces else "encoder + head") if name == ACOUSTIC else ""
         table.add_row(name, f"{count:,}", f"{printed:,.0f}" if printed else DASH, difference, note)
     rows = {
         "Workload": f"{workload.name}: {' '.join(spec.description.split())}",
-        "Decoding": f"{SEARCHES[decode.algorithm]}{beam}, {FUSIONS[models]};"
-        f" {frames}, {decode.labels_per_second:g} labels per second",
+        "Decoding": _decoding(workload),
         "Published": f"{spec.published.source}; counts agree {agreement}",
         "Digest": workload.digest,
     }
     parts: list[RenderableType] = [facts_grid(rows), table, section("Parts", assumption_text(_part_lines(workload)))]
-    if spec.speech is not None:
-        parts.append(describe_speech(spec.speech))
+    if workload.speech is not None:
+        parts.append(describe_speech(workload.speech))
     return spaced(parts)
+
+
+def _decoding(workload: Workload) -> str:
+    decode = workload.decode
+    length_s = workload.audio_seconds(decode.frames)
+    frames = f"{plural(decode.frames, 'frame')} of {1e3 * workload.frame_period_s:g} ms ({length_s:.4g} s)"
+    if not workload.transduces:
+        return f"none, scores of a CTC head; {frames}"
+    beam = "" if decode.algorithm == "greedy" else f", beam {decode.beam}"
+    models = "density-ratio" if len(workload.language_models) > 1 else "shallow" if workload.language_models else "none"
+    return (
+        f"{SEARCHES[decode.algorithm]}{beam}, {FUSIONS[models]};"
+        f" {frames}, {decode.labels_per_second:g} labels per second"
+    )
 
 
 def describe_policy(policy: PrecisionPolicy, texts: Mapping[str, str | None]) -> Group:
@@ -121,10 +129,13 @@ def _origins(title: str, origins: list[Origin]) -> Group:
 
 
 def _part_lines(workload: Workload) -> list[str]:
-    """`encoder = 6 layers of 640 cells, bidirectional: source` for each part, and the decoding's source."""
-    spec = workload.spec
-    joint = spec.joint
+    """`encoder = 6 bidirectional LSTM layers of 640 cells ...: source` for each part, and the decoding's source."""
+    spec = workload.definition
     lines = [f"encoder = {encoder_text(spec.encoder)}: {spec.encoder.source}"]
+    if isinstance(spec, CtcSpec):
+        head = f"head = linear layer to {spec.head.outputs} outputs, log-softmax: {spec.head.source}"
+        return [*lines, head, f"decode: {spec.decode.source}"]
+    joint = spec.joint
     stacks = [("prediction", spec.prediction), *spec.language_models.items()]
     lines += [f"{name} = {_stack_text(stack)}: {stack.source}" for name, stack in stacks]
     combined = {"add": "sum", "multiply": "product", "concatenate": "concatenation"}[joint.combine]

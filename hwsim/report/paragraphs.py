@@ -42,7 +42,7 @@ def decode_text(result: Result) -> str:
     length = f"{plural(result.frames, 'frame')} = {result.audio_s:.4g} s of audio"
     length += f", {frames} after the encoder" if frames != result.frames else ""
     if not result.workload.transduces:
-        return f"none, an encoder alone; {length}"
+        return f"none, {_scored(result)}; {length}"
     totals, settings = facts.decode_totals(result), result.settings
     beam = "" if settings.algorithm == "greedy" else f", beam {settings.beam}"
     rows = [f"prediction network {totals.prediction_rows:,}", f"joint {totals.joint_rows:,}"]
@@ -52,3 +52,10 @@ def decode_text(result: Result) -> str:
         f"{SEARCHES[settings.algorithm]}{beam}, {FUSIONS[settings.lm]}; {length};"
         f" {plural(totals.steps, 'step')}; rows: {', '.join(rows)}"
     )
+
+
+def _scored(result: Result) -> str:
+    """What is computed in place of a search: scores of labels, or nothing."""
+    if "head" not in result.components:
+        return "an encoder alone"
+    return f"{result.workload.labels:,} scores of a CTC head for each encoder frame"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hwsim.arch import Architecture
-from hwsim.extract.spec import AnyEncoderSpec, ConformerEncoderSpec
+from hwsim.extract.spec import AnyEncoderSpec, ConformerEncoderSpec, ConvolvedFrames
 from hwsim.report.units import binary_bytes, plural, rate, si
 
 SEARCHES = {
@@ -55,11 +55,16 @@ def encoder_text(spec: AnyEncoderSpec) -> str:
     return text
 
 
+def _channels(way: ConvolvedFrames) -> str:
+    last = f" and {way.last_channels}" if way.last_channels else ""
+    return f"{way.channels}{last} channels" if last else plural(way.channels, "channel")
+
+
 def _conformer_text(spec: ConformerEncoderSpec) -> str:
     causal = "causal " if spec.causal else ""
     way = spec.subsampling
     kind = "depthwise separable convolutions" if way.kind == "conv2d" and way.separable else "convolutions"
-    subsampled = "stacked" if way.kind == "stack" else f"subsampled by {kind} of {plural(way.channels, 'channel')}"
+    subsampled = "stacked" if way.kind == "stack" else f"subsampled by {kind} of {_channels(way)}"
     parts = [
         f"{plural(spec.layers, 'Conformer block')} of width {spec.width} on {spec.input} features",
         f"{plural(way.reduction, 'frame')} {subsampled} to one",

@@ -20,7 +20,7 @@ PAIR = ("rapid_4core", "rnnt_swb300")
     ("words", "message"),
     [
         (("rapid_4cor", "rnnt_swb300"), "unknown architecture 'rapid_4cor'; nearest: rapid_4core, rapid_1core"),
-        (("rapid_4core", "rnnt_swb"), "unknown workload 'rnnt_swb'; nearest: rnnt_swb300, rnnt_mlperf"),
+        (("rapid_4core", "rnnt_swb"), "unknown workload 'rnnt_swb'; nearest: rnnt_swb300, rnnt_gq, rnnt_mlperf"),
         ((*PAIR, "--precision", "int44"), "unknown policy 'int44'; nearest: int4, int8, int6"),
         ((*PAIR, "--versus", "fp61"), "unknown policy 'fp61'; nearest: fp16, fp32, bf16"),
         ((*PAIR, "--precision", "fp32"), "rapid_4core cannot compute fp32: it computes fp16, hfp8, int4, int2;"
@@ -84,7 +84,8 @@ def test_sweep_needs_an_architecture_a_workload_and_a_folder(refused: Refused, t
     assert refused("sweep", "rapid_4core", "--out", tmp_path) == message
     assert refused("sweep", *PAIR) == "missing option '--out' (see hwsim sweep --help)"
     assert refused("sweep", *reversed(PAIR), "--out", tmp_path) == (
-        "unknown workload 'rapid_4core'; known: digits, digits_conformer, rnnt_mlperf, rnnt_swb300"
+        "unknown workload 'rapid_4core'; known: conformer_gq, conformer_l, conformer_m, conformer_s, digits, "
+        "digits_conformer, rnnt_gq, rnnt_mlperf, rnnt_swb300, usm_1b, usm_2b, usm_600m"
     )
 
 

@@ -152,6 +152,20 @@ def test_separable_convolutions_are_timed_and_not_executed() -> None:
         Executable(trace, reals(trace), {})
 
 
+@pytest.mark.parametrize("separable", [False, True])
+def test_the_last_convolution_may_have_other_channels(separable: bool) -> None:
+    """10 features are 5, 3 and 2 after three layers of 4, 4 and 6 channels; 16 frames are 2."""
+    way = {"kind": "conv2d", "channels": 4, "last_channels": 6, "layers": 3, "separable": separable}
+    trace = trace_of(spec(subsampling=way, positions="none"), 16)
+    shapes = {t.name.removeprefix("encoder.subsampling."): t.shape for t in trace.tensors}
+    last = "pointwise2" if separable else "conv2"
+    assert shapes[f"{last}.weight"] == ((4, 6) if separable else (3, 3, 4, 6))
+    assert (shapes[f"{last}.out"], shapes["relu2.out"], shapes["relu1.out"]) == ((2, 2, 6), (2, 2, 6), (4, 3, 4))
+    assert (shapes["linear.weight"], shapes["linear.out"]) == ((12, 12), (2, 12))
+    later = ((9 * 4 + 4) + (4 * 4 + 4) + (9 * 4 + 4) + (4 * 6 + 6)) if separable else (9 * 16 + 4) + (9 * 24 + 6)
+    assert parameters(trace, ".subsampling.") == 9 * 4 + 4 + later + 12 * 12 + 12
+
+
 def test_chunks_are_timed_and_not_executed() -> None:
     trace = trace_of(spec(**STREAMING, positions="none"), 16)
     with pytest.raises(HwsimError, match=r"^operation 0 \(MATMUL, layer encoder.subsampling.linear\) "):

@@ -9,6 +9,8 @@ import hwsim
 from hwsim.arch import architecture_names
 from hwsim.extract import parameter_counts
 from hwsim.report.describe import describe_arch, describe_policy, describe_workload
+from hwsim.report.paragraphs import decode_text
+from hwsim.simulation import simulate
 from tests.report.conftest import Text
 
 
@@ -44,6 +46,21 @@ def test_a_workload_shows_counted_and_published_parameters(name: str, text: Text
     flat = " ".join(shown.split())
     assert " ".join(workload.spec.decode.source.split()) in flat
     assert " ".join(workload.spec.encoder.source.split()) in flat
+
+
+def test_a_ctc_network_shows_its_head_and_no_search(text: Text) -> None:
+    flat = " ".join(text(describe_workload(hwsim.load_workload("usm_600m"))).split())
+    assert "Decoding none, scores of a CTC head; 3,000 frames of 10 ms (30 s)" in flat
+    assert "head 16,793,600" in flat
+    assert "acoustic 622,770,464 600,000,000 +3.8 % encoder + head" in flat
+    assert "head = linear layer to 16384 outputs, log-softmax: Assumption" in flat
+
+
+def test_what_is_decoded_of_a_ctc_network() -> None:
+    result = simulate("rapid_4core", "usm_600m", "int4", frames=100)
+    assert decode_text(result) == (
+        "none, 16,384 scores of a CTC head for each encoder frame; 100 frames = 1 s of audio, 25 after the encoder"
+    )
 
 
 def test_an_exact_count_says_so(text: Text) -> None:

@@ -41,3 +41,7 @@ def test_convolved_frames_and_contexts() -> None:
     text = encoder_text(conformer(subsampling=way, left=8, right=1))
     assert "8 frames subsampled by depthwise separable convolutions of 256 channels to one" in text
     assert text.endswith("8 frames of left context, 1 frame of right context")
+    way = {"kind": "conv2d", "channels": 128, "last_channels": 32}
+    assert "4 frames subsampled by convolutions of 128 and 32 channels to one" in encoder_text(
+        conformer(subsampling=way)
+    )
