@@ -11,7 +11,7 @@ DEV := .venv/.installed-dev
 
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install install-dev demo test test-models lint bench clean
+.PHONY: install install-dev demo test test-models lint bench docs clean
 .NOTPARALLEL:
 
 install: $(DEMO)
@@ -60,6 +60,10 @@ lint: install-dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+# The page of published figures beside simulated ones; a test checks that it is current.
+docs: install
+	$(BIN)/hwsim reproduce all --page docs/systems.md > /dev/null
 
 bench: install-dev
 	$(BIN)/python -m benchmarks

@@ -95,6 +95,34 @@ class WeightBlocks(Block):
     """Whether the next block loads while the array computes on the present one."""
 
 
+class WeightDecoder(Block):
+    """A unit of a core that expands stored weights on their way from the scratchpad to its arrays.
+
+    It looks codebook codes up in their table of INT8 values and puts N:M sparse weights in their places: dense with
+    zeros, or beside their positions for an array that skips zeros. Without one both take neither time nor energy.
+    """
+
+    weights_per_cycle: PositiveQuantity
+    """Weights that leave it in a cycle, of all arrays of the core."""
+    energy_pj_per_weight: NonNegativeQuantity
+    """Dynamic energy of a weight that leaves it, pJ."""
+
+
+class StructuredSparsity(Block):
+    """N:M sparse weights whose zeros an array skips: each MAC selects its activation among `group`.
+
+    `keep` MACs then do the work of `group`, which multiplies the rate by group / keep, 2 at 2:4. It needs
+    weights of the same M that keep `keep` or fewer (1:4 is computed as 2:4); others are computed dense.
+    """
+
+    keep: CountQuantity
+    """N, MACs for each group of weights (count)."""
+    group: CountQuantity
+    """M, neighbours along the inner dimension of which N are kept (count)."""
+    energy_pj_per_mac: NonNegativeQuantity
+    """Dynamic energy of selecting the activation of a MAC that is done, pJ."""
+
+
 class MacArray(Block):
     """The MAC arrays of a core, the formats they compute, and how their time is counted."""
 
@@ -114,6 +142,10 @@ class MacArray(Block):
     """Formats that the array computes natively, by name."""
     fallback: Mapping[str, str] = Field(default_factory=dict)
     """Formats that it does not compute, each with the native format that runs them instead."""
+    weight_decoder: WeightDecoder | None = None
+    """Unit that expands codebooks and N:M sparse weights; left out when that is not modelled."""
+    structured_sparsity: StructuredSparsity | None = None
+    """Zeros that the arrays skip; left out when they compute every one."""
 
 
 class VectorFunction(Block):

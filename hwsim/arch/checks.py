@@ -28,6 +28,7 @@ def problems(arch: Architecture) -> Iterator[Problem]:
     yield from _operating_points(arch)
     yield from _timing(arch)
     yield from _fallback(arch)
+    yield from _sparsity(arch)
     yield from _capacities(arch)
     if arch.cores.value > 1 and arch.interconnect is None:
         yield Problem(("interconnect",), "given when cores is more than 1", "nothing")
@@ -61,6 +62,13 @@ def _fallback(arch: Architecture) -> Iterator[Problem]:
         if name in arch.array.formats:
             rule = f"left out, as the machine computes {name}"
             yield Problem(("array", "fallback", name), rule, repr(target))
+
+
+def _sparsity(arch: Architecture) -> Iterator[Problem]:
+    sparsity = arch.array.structured_sparsity
+    if sparsity is not None and sparsity.keep.value >= sparsity.group.value:
+        location = ("array", "structured_sparsity", "keep")
+        yield Problem(location, f"less than the group of {sparsity.group.value}", str(sparsity.keep.value))
 
 
 def _capacities(arch: Architecture) -> Iterator[Problem]:

@@ -146,14 +146,18 @@ def sweep(
 
 @app.command(short_help="Put a paper's figures beside simulated ones.")
 def reproduce(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The paper: rnnt-int4.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="The paper: rnnt-int4, gq, conformer-4bit, usm-lite, green-asr, or all."),
+    ],
     json: JsonFile = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for NAME.json and NAME.csv.")] = None,
+    page: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the tables as Markdown too.")] = None,
 ) -> None:
     """Put the figures of a paper beside simulated ones, and show how much each assumption decides."""
     from hwsim.cli.reproduce import run_reproduction
 
-    run_reproduction(name, json, out)
+    run_reproduction(name, json, out, page)
 
 
 @app.command(short_help="Turn ONNX files into a model to simulate.")

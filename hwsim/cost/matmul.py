@@ -34,6 +34,28 @@ class Products:
     activation_bits: IntArray
     copies_allowed: npt.NDArray[np.bool_]
     """Whether each core may hold all of the second operand (it is not resident), so that m may be split."""
+    storage: WeightStorage | None = None
+    """How second operands are stored and what of them is computed; None: dense codes, every one of them computed."""
+
+    @property
+    def computed_k(self) -> IntArray:
+        """MACs of an output along the inner dimension: k less the zeros that are skipped."""
+        if self.storage is None:
+            return self.k
+        return ceil_div(self.k * self.storage.keep, self.storage.group)
+
+
+@dataclass(frozen=True)
+class WeightStorage:
+    """How the second operands of products are stored, one entry each; see `hwsim.cost.storage`."""
+
+    bits: FloatArray
+    """Scratchpad bits for each element of the dense operand, with masks or positions."""
+    keep: IntArray
+    """MACs that an array does for each `group` elements along the inner dimension; 1 and 1 where it does all."""
+    group: IntArray
+    expanded_bits: IntArray
+    """Bits of a weight that leaves the decoder, 0 where it is bypassed."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +74,9 @@ class ProductCosts:
     buffer_bits: FloatArray
     """Through the operand buffers of all arrays."""
     mac_energy_pj: FloatArray
-    """At the reference operating point."""
+    """Of MACs that are done, with the selection of their activations, at the reference operating point."""
+    decode_energy_pj: FloatArray
+    """Of weights that leave the decoder, at the reference operating point."""
 
 
 def product_costs(arch: Architecture, fmt: str, products: Products) -> ProductCosts:
@@ -61,7 +85,8 @@ def product_costs(arch: Architecture, fmt: str, products: Products) -> ProductCo
     Over the cores of a group and over the arrays of a core, n, k, m or the batch is split in equal parts (the largest
     part counts). Splitting k over cores adds partial sums of 4 bytes on the interconnect; arrays of one core
     add theirs on the way out. Of equally fast ways the first of n, k, m, batch is taken. When the scratchpads or the
-    operand buffers deliver operands slower than the arrays take them, the difference is added to the load cycles.
+    operand buffers deliver operands, or the decoder weights, slower than the arrays take them, the difference is
+    added to the load cycles.
     """
     ways = [_way(arch, fmt, products, core_dim, array_dim) for core_dim in SPLITS for array_dim in SPLITS]
     fastest = np.argmin(np.stack([way.time_cycles for way in ways]), axis=0)
@@ -74,12 +99,17 @@ def product_costs(arch: Architecture, fmt: str, products: Products) -> ProductCo
     arrays = products.cores * arch.array.arrays_per_core.value
     stream, load, overhead = chosen("stream_cycles"), chosen("load_cycles"), chosen("overhead_cycles")
     traffic = _traffic(arch, fmt, products, chosen)
+    decoder, sparsity = arch.array.weight_decoder, arch.array.structured_sparsity
     need = np.maximum(
         (traffic.read_bits + traffic.write_bits) / (8 * _scratchpad_rate(arch) * products.cores),
         traffic.buffer_bits / (8 * _buffer_rate(arch) * arrays),
     )
+    if decoder:
+        need = np.maximum(need, traffic.decoded / (decoder.weights_per_cycle.value * products.cores))
     stall = np.maximum(np.ceil(need).astype(np.int64) - stream - load - overhead, 0)
-    macs = products.m * products.k * products.n * products.batch
+    macs = products.m * products.computed_k * products.n * products.batch
+    skipped = products.computed_k < products.k
+    select = sparsity.energy_pj_per_mac.value if sparsity else 0.0
     return ProductCosts(
         stream_cycles=stream,
         load_cycles=load + stall,
@@ -89,7 +119,8 @@ def product_costs(arch: Architecture, fmt: str, products: Products) -> ProductCo
         scratchpad_read_bits=traffic.read_bits,
         scratchpad_write_bits=traffic.write_bits,
         buffer_bits=traffic.buffer_bits,
-        mac_energy_pj=macs.astype(np.float64) * array_format.energy_pj_per_mac.value,
+        mac_energy_pj=macs * (array_format.energy_pj_per_mac.value + np.where(skipped, select, 0.0)),
+        decode_energy_pj=traffic.decoded * (decoder.energy_pj_per_weight.value if decoder else 0.0),
     )
 
 
@@ -120,6 +151,8 @@ class _Traffic:
     read_bits: FloatArray
     write_bits: FloatArray
     buffer_bits: FloatArray
+    decoded: FloatArray
+    """Weights that leave the decoders of all cores."""
 
 
 def _traffic(arch: Architecture, fmt: str, p: Products, chosen: Callable[[str], IntArray]) -> _Traffic:
@@ -127,10 +160,15 @@ def _traffic(arch: Architecture, fmt: str, p: Products, chosen: Callable[[str], 
 
     Weights are read once for each core that needs them. Activations pass the array once for every tile of outputs:
     from the operand buffer when the part of an array fits there, else from the scratchpad each time. Partial sums
-    of the accumulator's width are written once per block of the inner dimension, and read again by the next.
+    of the accumulator's width are written once per block of the inner dimension, and read again by the next. Weights
+    leave the decoder once for each read: those that are computed, in the format of the products.
     """
     copies = np.where(chosen("core_split") == SPLITS.index("m"), p.cores, 1)
-    weights = (p.k * p.n * p.batch * p.weight_bits * copies).astype(np.float64)
+    columns = p.n * p.batch * copies
+    stored_bits = p.weight_bits if p.storage is None else p.storage.bits
+    weights = (p.k * columns * stored_bits).astype(np.float64)
+    computed = (p.computed_k * columns).astype(np.float64)
+    expanded_bits = np.zeros_like(p.k) if p.storage is None else p.storage.expanded_bits
     activations = (p.m * p.k * p.batch * p.activation_bits).astype(np.float64)
     passes = activations * chosen("output_tiles")
     buffer = arch.memory.operand_buffer
@@ -141,7 +179,12 @@ def _traffic(arch: Architecture, fmt: str, p: Products, chosen: Callable[[str], 
         from_scratchpad = passes
     sums = (p.m * p.n * p.batch * arch.array.formats[fmt].accumulator_bits.value).astype(np.float64)
     blocks = chosen("inner_blocks")
-    return _Traffic(weights + from_scratchpad + sums * (blocks - 1), sums * blocks, weights + passes)
+    return _Traffic(
+        weights + from_scratchpad + sums * (blocks - 1),
+        sums * blocks,
+        np.where(expanded_bits > 0, computed * expanded_bits, weights) + passes,
+        np.where(expanded_bits > 0, computed, 0.0),
+    )
 
 
 @dataclass(frozen=True)
@@ -169,7 +212,8 @@ def _way(arch: Architecture, fmt: str, p: Products, core_dim: str, array_dim: st
     array, array_format = arch.array, arch.array.formats[fmt]
     arrays = array.arrays_per_core.value
     parts = {dim: np.where(core_dim == dim, p.cores, 1) * (arrays if array_dim == dim else 1) for dim in SPLITS}
-    m, k, n, batch = (ceil_div(getattr(p, dim), parts[dim]) for dim in ("m", "k", "n", "batch"))
+    m, k, n, batch = (ceil_div(size, parts[dim]) for dim, size in
+                      (("m", p.m), ("k", p.computed_k), ("n", p.n), ("batch", p.batch)))  # fmt: skip
     element_bits = np.maximum(p.weight_bits, 1)
     cycles = array_cycles(array, array_format, element_bits, m, k, n)
     depth = np.full_like(p.m, array_format.inner_per_cycle)
@@ -190,5 +234,5 @@ def _way(arch: Architecture, fmt: str, p: Products, core_dim: str, array_dim: st
         output_tiles=ceil_div(n, array_format.outputs_per_cycle) * parts["n"],
         output_parts=parts["n"] * np.ones_like(p.m),
         inner_blocks=ceil_div(k, depth) * parts["k"],
-        array_inputs=m * k,
+        array_inputs=m * ceil_div(p.k, parts["k"]),
     )

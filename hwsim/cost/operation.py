@@ -12,6 +12,7 @@ from hwsim.arch import Architecture
 from hwsim.cost.array import IntArray
 from hwsim.cost.classes import OperationClasses, operand_formats, operation_classes
 from hwsim.cost.matmul import FloatArray, Products, memory_energy_pj, product_costs
+from hwsim.cost.storage import weight_storage
 from hwsim.cost.vector import function_counts, vector_cycles, vector_energy_pj
 from hwsim.numerics.formats import NumberFormat, mac_format
 from hwsim.trace import Kind, Trace
@@ -50,6 +51,7 @@ class ClassCosts:
     copied_bytes: IntArray
     """Moved by STATE_IN, STATE_OUT and SEND."""
     mac_pj: FloatArray
+    """MACs and the decoding of their weights."""
     vector_pj: FloatArray
     scratchpad_pj: FloatArray
     host_pj: FloatArray
@@ -105,19 +107,21 @@ def _cost_products(arch: Architecture, trace: Trace, classes: OperationClasses, 
     """Fill in the classes that multiply and accumulate, one number format at a time."""
     operands = operand_formats(trace)
     names = np.full(len(chosen), "", dtype=object)
+    second: dict[int, NumberFormat] = {}
     bits = np.zeros((len(chosen), 2), dtype=np.int64)
     for i in np.flatnonzero(chosen).tolist():
         pair = operands[i]
         assert pair is not None
         names[i] = arch.compute_format(mac_format(*pair))
         bits[i] = pair[0].code_bits, pair[1].code_bits
+        second[i] = pair[0]
     for name in sorted(set(names[chosen])):
         at = np.flatnonzero(names == name)
         weight = classes.weight[at]
         free = (weight < 0) | (resident[weight] == 0)
         products = Products(
             classes.m[at], classes.k[at], classes.n[at], classes.batch[at], costs.cores[at],
-            bits[at, 0], bits[at, 1], free,
+            bits[at, 0], bits[at, 1], free, weight_storage(arch, [second[i] for i in at.tolist()], name),
         )  # fmt: skip
         found = product_costs(arch, name, products)
         costs.unit[at] = Unit.ARRAY
@@ -126,9 +130,10 @@ def _cost_products(arch: Architecture, trace: Trace, classes: OperationClasses, 
         costs.overhead_cycles[at] = found.overhead_cycles
         costs.reduce_bytes[at] = found.reduce_bytes
         costs.multicast[at] = found.core_split == 2
-        costs.mac_pj[at] = found.mac_energy_pj * arch.logic_energy_scale
+        costs.mac_pj[at] = (found.mac_energy_pj + found.decode_energy_pj) * arch.logic_energy_scale
         costs.scratchpad_pj[at] = memory_energy_pj(arch, found)
-        costs.peak_macs_per_cycle[at] = arch.macs_per_cycle(name)
+        # MACs of a trace are dense ones: an array that skips zeros does more of them in a cycle.
+        costs.peak_macs_per_cycle[at] = arch.macs_per_cycle(name) * (products.k / products.computed_k)
 
 
 def _cost_vector(arch: Architecture, classes: OperationClasses, formats: list[NumberFormat], costs: ClassCosts,

@@ -11,22 +11,21 @@ from rich.text import Text
 
 from hwsim.report.layout import assumption_text, bullets, plain_table, section, spaced
 from hwsim.report.units import DASH, signed, significant
-from hwsim.reproduce import Reproduction, Sensitivity
+from hwsim.reproduce import Listing, Reproduction, Row, Sensitivity
 
 FAR = " *"
 
 
 def reproduction_report(reproduction: Reproduction) -> Group:
     """Everything that `hwsim reproduce` prints, for 100 columns; the side-by-side table stands last."""
-    changes: list[RenderableType] = [sensitivity_table(reproduction), *_failures(reproduction.sensitivity)]
-    return spaced(
-        [
-            section("Assumptions", assumption_text(reproduction.assumptions)),
-            Group(*changes),
-            section("What the figures say", bullets(reproduction.notes)),
-            Group(figure_table(reproduction), source_list(reproduction)),
-        ]
-    )
+    parts: list[RenderableType] = []
+    if reproduction.assumptions:
+        parts.append(section("Assumptions", assumption_text(reproduction.assumptions)))
+    if reproduction.sensitivity:
+        parts.append(Group(sensitivity_table(reproduction), *_failures(reproduction.sensitivity)))
+    parts.append(section("What the figures say", bullets(reproduction.notes)))
+    parts += [listing_table(listing) for listing in reproduction.listings]
+    return spaced([*parts, Group(figure_table(reproduction), source_list(reproduction))])
 
 
 def figure_table(reproduction: Reproduction) -> Table:
@@ -36,24 +35,56 @@ def figure_table(reproduction: Reproduction) -> Table:
         [("figure", "wrap"), ("published", "right"), ("simulated", "right"), ("difference", "right"), ("unit", "left"),
          ("source", "right")],
     )  # fmt: skip
-    numbers = _source_numbers(reproduction)
+    numbers = source_numbers(reproduction)
     for row in reproduction.rows:
-        far = not row.within_15_percent
-        difference = Text(f"{signed(100 * row.relative_difference, 1)} %{FAR if far else '  '}")
-        digits = 4 if row.published >= 100 else 3
+        far = not row.within_tolerance
+        cells = figure_cells(row)
         table.add_row(
-            row.figure, f"{row.published:g}", significant(row.simulated, digits), difference, row.unit,
+            row.figure, cells[0], cells[1], Text(cells[2] + (FAR if far else "  ")), row.unit,
             f"[{numbers[row.source]}]", style="bold" if far else "",
         )  # fmt: skip
     return table
 
 
+def figure_cells(row: Row) -> tuple[str, str, str]:
+    """Published figure, simulated figure and their difference, as text."""
+    simulated = significant(row.simulated, 4 if (row.published or row.simulated) >= 100 else 3)
+    if row.published is None or row.relative_difference is None:
+        return DASH, simulated, DASH
+    return f"{row.published:g}", simulated, f"{signed(100 * row.relative_difference, 1)} %"
+
+
+def listing_table(listing: Listing) -> Table:
+    """A table beside the figures; text on the left, numbers on the right."""
+    numeric = [any(not isinstance(row[i], str) for row in listing.rows) for i in range(len(listing.columns))]
+    columns = [(name, "right" if right else "wrap") for name, right in zip(listing.columns, numeric, strict=True)]
+    table = plain_table(listing.title, columns)
+    for row in listing.rows:
+        table.add_row(*listing_cells(row))
+    return table
+
+
+def listing_cells(row: Sequence[float | str]) -> list[str]:
+    """Cells of a listing as text; whole numbers in full."""
+    return [
+        cell if isinstance(cell, str) else f"{cell:,}" if isinstance(cell, int) else significant(cell) for cell in row
+    ]
+
+
+def goal_text(rows: Iterable[Row]) -> str:
+    """What the mark of a figure that is too far says."""
+    goals = sorted({row.tolerance for row in rows if row.published is not None})
+    return f"farther than {' or '.join(f'{100 * goal:g} %' for goal in goals)} from the published figure" + (
+        ", the goal of the row" if len(goals) > 1 else ""
+    )
+
+
 def source_list(reproduction: Reproduction) -> str:
     """The sources that `figure_table` numbers, and the meaning of its mark."""
-    numbers = _source_numbers(reproduction)
+    numbers = source_numbers(reproduction)
     lines = [f"[{number}] {source}" for source, number in numbers.items()]
-    if any(not row.within_15_percent for row in reproduction.rows):
-        lines.append(f"{FAR.strip()} farther than 15 % from the published figure")
+    if any(not row.within_tolerance for row in reproduction.rows):
+        lines.append(f"{FAR.strip()} {goal_text(reproduction.rows)}")
     return bullets(lines, mark="")
 
 
@@ -123,6 +154,7 @@ def _failures(entries: Iterable[Sensitivity]) -> list[RenderableType]:
     return [bullets(lines)] if lines else []
 
 
-def _source_numbers(reproduction: Reproduction) -> dict[str, int]:
+def source_numbers(reproduction: Reproduction) -> dict[str, int]:
+    """Sources of the rows, numbered from 1 in the order of the rows."""
     sources = dict.fromkeys(row.source for row in reproduction.rows)
     return {source: number for number, source in enumerate(sources, start=1)}

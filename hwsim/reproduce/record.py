@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ Value = float | bool | str
 
 TOLERANCE = 0.15
 """The goal for a figure of a paper that leaves its machine open: within 15 % of the published value."""
+SIZE_TOLERANCE = 0.03
+"""The goal for a size, which no machine decides: within 3 % of the published value."""
 
 
 @dataclass(frozen=True)
@@ -17,21 +19,49 @@ class Row:
     """One published figure, and the same figure simulated."""
 
     figure: str
-    published: float
+    published: float | None
+    """None for a figure that stands beside published ones and that no paper prints."""
     simulated: float
     unit: str
     source: str
     """Paper, and where in it; `derived` when it follows from printed figures by arithmetic."""
+    tolerance: float = TOLERANCE
+    """The goal: largest relative difference."""
 
     @property
-    def relative_difference(self) -> float:
-        """(simulated - published) / published."""
-        return self.simulated / self.published - 1
+    def relative_difference(self) -> float | None:
+        """(simulated - published) / published; None where nothing is published."""
+        return None if self.published is None else self.simulated / self.published - 1
 
     @property
-    def within_15_percent(self) -> bool:
-        """Whether the simulated figure reaches the goal."""
-        return abs(self.relative_difference) <= TOLERANCE
+    def within_tolerance(self) -> bool:
+        """Whether the simulated figure reaches the goal; one without a published figure has none to miss."""
+        return self.relative_difference is None or abs(self.relative_difference) <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table of what belongs to figures and is none itself, such as the bits of each layer."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[float | str, ...], ...]
+
+
+def reached(rows: Sequence[Row]) -> str:
+    """How many published figures are reached, which are not, and which is farthest."""
+    known = [(row, row.relative_difference) for row in rows if row.relative_difference is not None]
+    missed = [row.figure for row, _ in known if not row.within_tolerance]
+    goals = {row.tolerance for row, _ in known}
+    goal = f"{100 * goals.pop():g} %" if len(goals) == 1 else "their tolerance"
+    row, difference = max(known, key=lambda pair: abs(pair[1]))
+    said = f"{len(known) - len(missed)} of {len(known)} figures are within {goal}"
+    if missed:
+        said += f"; not: {', '.join(missed)}"
+    return (
+        f"{said}. The farthest is {row.figure}: {row.simulated:.3g} simulated, {row.published:.3g} published"
+        f" ({difference:+.1%})."
+    )
 
 
 @dataclass(frozen=True)
@@ -83,14 +113,17 @@ class Reproduction:
     sensitivity: tuple[Sensitivity, ...]
     notes: tuple[str, ...]
     """What was reached, what was not, and why."""
+    listings: tuple[Listing, ...] = ()
+    """Tables beside the rows."""
 
     def to_dict(self) -> dict[str, Any]:
         """What `--json` writes."""
         return {
             "name": self.name,
             "title": self.title,
-            "rows": [asdict(row) for row in self.rows],
+            "rows": [asdict(row) | {"relative_difference": row.relative_difference} for row in self.rows],
             "assumptions": list(self.assumptions),
             "sensitivity": [entry.to_dict() for entry in self.sensitivity],
             "notes": list(self.notes),
+            "listings": [asdict(listing) for listing in self.listings],
         }

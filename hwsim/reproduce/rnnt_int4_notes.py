@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hwsim.reproduce.conditions import Headline
-from hwsim.reproduce.record import Row, Sensitivity
+from hwsim.reproduce.record import Row, Sensitivity, reached
 from hwsim.simulation import Result
 
 CONTROL = "search"
@@ -17,7 +17,7 @@ CONTROL = "search"
 def notes(rows: Sequence[Row], headline: Headline, sensitivity: Sequence[Sensitivity]) -> tuple[str, ...]:
     """Which figures are reached, which is worst and what keeps it there, and what decides most."""
     chosen = (_chosen(), _prediction(rows, headline))
-    return (_reached(rows), *chosen, _fusion(rows, headline), _encoder(headline), _decisive(sensitivity, headline))
+    return (reached(rows), *chosen, _fusion(rows, headline), _encoder(headline), _decisive(sensitivity, headline))
 
 
 def _chosen() -> str:
@@ -34,13 +34,17 @@ def _chosen() -> str:
 
 def _prediction(rows: Sequence[Row], headline: Headline) -> str:
     """What the row would be if the projection that runs with the prediction network were not counted with it."""
-    published = next(row.published for row in rows if row.figure == "2021 prediction network speed-up")
+    published = _published(rows, "2021 prediction network speed-up")
     fp16, int4 = (_without_projection(result) for result in (headline.fp16_2021, headline.int4_2021))
     return (
         f"2021 prediction network is {headline.figures['2021 prediction network']:.2f} with its hoisted projection,"
         f" which stays in FP16; the LSTM alone gains {fp16 / int4:.2f}, {fp16 / int4 / published - 1:+.0%} against the"
         f" published {published:g}. What is known here of the paper does not say which of the two it counts."
     )
+
+
+def _published(rows: Sequence[Row], figure: str) -> float:
+    return next(row.published for row in rows if row.figure == figure and row.published is not None)
 
 
 def _without_projection(result: Result) -> float:
@@ -51,21 +55,9 @@ def _without_projection(result: Result) -> float:
     return float(result.run.critical_cycles[np.isin(trace.columns["layer"], layers)].sum())
 
 
-def _reached(rows: Sequence[Row]) -> str:
-    missed = [row.figure for row in rows if not row.within_15_percent]
-    worst = max(rows, key=lambda row: abs(row.relative_difference))
-    reached = f"{len(rows) - len(missed)} of {len(rows)} figures are within 15 %"
-    if missed:
-        reached += f"; not: {', '.join(missed)}"
-    return (
-        f"{reached}. The farthest is {worst.figure}: {worst.simulated:.3g} simulated, {worst.published:.3g} published"
-        f" ({worst.relative_difference:+.1%})."
-    )
-
-
 def _fusion(rows: Sequence[Row], headline: Headline) -> str:
     """How much time without precision the 2022 ratio would need, and what that would do to 2021."""
-    published = next(row.published for row in rows if row.figure == "2022 end to end speed-up")
+    published = _published(rows, "2022 end to end speed-up")
     fp16, int4 = headline.fp16_2022, headline.int4_2022
     steps = _steps(int4)
     control_s = int4.components[CONTROL].latency_s

@@ -17,7 +17,7 @@ from hwsim.config import read_document
 CALLS = "host.persistent_kernel"
 """A switch, listed among the assumptions beside the numbers."""
 
-NAMES = ("edge_npu", "rapid_1core", "rapid_4core", "systolic_128")
+NAMES = ("edge_npu", "edge_npu_sparse", "edge_npu_stream", "rapid_1core", "rapid_4core", "systolic_128")
 
 
 def test_the_catalogue_lists_these_architectures() -> None:

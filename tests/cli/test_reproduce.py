@@ -56,3 +56,19 @@ def test_out_is_a_folder_of_both_files(call: Call, tmp_path: Path) -> None:
     assert [row["figure"] for row in rows] == ["2022 RTF", "speed-up"]
     assert float(rows[0]["relative_difference"]) == pytest.approx(0.059 / 0.06 - 1)
     assert json.loads((out / "paper.json").read_text(encoding="utf-8"))["rows"][1]["simulated"] == 3.5
+
+
+def test_all_papers_are_printed_and_written_together(call: Call, tmp_path: Path) -> None:
+    json_file, page = tmp_path / "all.json", tmp_path / "page.md"
+    code, out, err = call("reproduce", "all", "--json", json_file, "--page", page, "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    files = [json_file, tmp_path / "out/paper.json", tmp_path / "out/paper.csv", page]
+    assert out.startswith("".join(f"Wrote {path}\n" for path in files) + "\nAssumptions\n")
+    content = json.loads(json_file.read_text(encoding="utf-8"))
+    assert [entry["name"] for entry in content["reproductions"]] == ["paper"]
+    assert page.read_text(encoding="utf-8").startswith("# The published systems, reproduced\n")
+
+
+def test_an_unknown_paper_is_refused(call: Call) -> None:
+    code, _, err = call("reproduce", "papers")
+    assert (code, err) == (2, "hwsim: error: unknown reproduction 'papers'; nearest: paper\n")
