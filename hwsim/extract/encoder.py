@@ -11,8 +11,8 @@ from hwsim.extract.conformer import (
     conformer_block,
     project_positions,
 )
+from hwsim.extract.encoder_spec import AnyEncoderSpec, ConformerEncoderSpec, ConvolvedFrames, StackedFrames
 from hwsim.extract.layers import conv2d, linear
-from hwsim.extract.spec import AnyEncoderSpec, ConformerEncoderSpec, ConvolvedFrames, StackedFrames
 from hwsim.trace import Function, Kind, Role, TraceBuilder
 from hwsim.trace.builder import Operand
 

@@ -6,15 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hwsim.extract.encoder import emit_conformer_encoder, encoder_frames
+from hwsim.extract.encoder_spec import AnyEncoderSpec, ConformerEncoderSpec, EncoderSpec
 from hwsim.extract.lstm import LstmLayer, LstmStack
-from hwsim.extract.spec import (
-    AnyEncoderSpec,
-    ConformerEncoderSpec,
-    EncoderSpec,
-    JointSpec,
-    LstmStackSpec,
-    NetworkSpec,
-)
+from hwsim.extract.spec import JointSpec, LstmStackSpec, NetworkSpec
 from hwsim.trace import Function, Kind, Role, TraceBuilder
 from hwsim.trace.builder import Operand, Rows
 

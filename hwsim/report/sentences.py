@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hwsim.arch import Architecture
-from hwsim.extract.spec import AnyEncoderSpec, ConformerEncoderSpec, ConvolvedFrames
+from hwsim.extract.encoder_spec import AnyEncoderSpec, ConformerEncoderSpec, ConvolvedFrames
 from hwsim.report.units import binary_bytes, plural, rate, si
 
 SEARCHES = {

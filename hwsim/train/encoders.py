@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from hwsim.errors import HwsimError
 from hwsim.extract.encoder import block_spec
-from hwsim.extract.spec import AnyEncoderSpec, ConformerEncoderSpec, EncoderSpec, StackedFrames
+from hwsim.extract.encoder_spec import AnyEncoderSpec, ConformerEncoderSpec, EncoderSpec, StackedFrames
 from hwsim.train.conformer import QuantConformerBlock
 from hwsim.train.lstm_layer import LstmLayer
 from hwsim.train.modules import Grid, QuantLinear, Recording, activation_grid, before, on_grid

@@ -15,8 +15,8 @@ import pytest
 from hwsim.execute import projection
 from hwsim.execute.executor import Executable
 from hwsim.execute.store import save_executable
+from hwsim.extract.encoder_spec import EncoderSpec
 from hwsim.extract.rnnt import emit_encoder
-from hwsim.extract.spec import EncoderSpec
 from hwsim.numerics.calibration import BoundAware, Sawb
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.trace import Role, TraceBuilder

@@ -19,8 +19,8 @@ from hwsim.execute.recurrence import LstmRules, StateGrids, compiled
 from hwsim.execute.reference.linear import linear
 from hwsim.execute.reference.recurrent import IntegerProjection, LstmLayer, Pointwise, run_bidirectional
 from hwsim.execute.semantics import Semantics
+from hwsim.extract.encoder_spec import EncoderSpec
 from hwsim.extract.rnnt import emit_encoder
-from hwsim.extract.spec import EncoderSpec
 from hwsim.numerics.calibration import BoundAware, MinMax, NativeQat, Pact, Sawb
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.numerics.tables import fixed_table

@@ -21,8 +21,9 @@ from hwsim.execute.projection import half_projection
 from hwsim.execute.recurrence import compiled
 from hwsim.execute.reference.half import half_matmul, half_round
 from hwsim.execute.store import load_executable, save_executable
+from hwsim.extract.encoder_spec import EncoderSpec
 from hwsim.extract.rnnt import Joint, declare_stack, emit_encoder
-from hwsim.extract.spec import EncoderSpec, JointSpec, LstmStackSpec
+from hwsim.extract.spec import JointSpec, LstmStackSpec
 from hwsim.numerics import NumberFormat
 from hwsim.numerics.calibration import BoundAware, Sawb
 from hwsim.numerics.policy import load_policy, uniform_policy

@@ -19,10 +19,10 @@ from hwsim.execute.reference.recurrent import GruLayer as ReferenceGru
 from hwsim.execute.reference.recurrent import IntegerProjection, LstmLayer, Pointwise, run_layer
 from hwsim.execute.semantics import profile
 from hwsim.execute.store import load_executable, save_executable
+from hwsim.extract.encoder_spec import EncoderSpec
 from hwsim.extract.gru import GruLayer
 from hwsim.extract.lstm import LstmLayer as LstmTensors
 from hwsim.extract.rnnt import emit_encoder
-from hwsim.extract.spec import EncoderSpec
 from hwsim.numerics.calibration import BoundAware, MinMax, Sawb
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.numerics.tables import fixed_table

@@ -17,8 +17,8 @@ from hwsim.errors import HwsimError
 from hwsim.execute.executor import Executable
 from hwsim.extract import load_workload
 from hwsim.extract.encoder import block_spec, encoder_frames
+from hwsim.extract.encoder_spec import ConformerEncoderSpec
 from hwsim.extract.rnnt import emit_encoder
-from hwsim.extract.spec import ConformerEncoderSpec
 from hwsim.simulation import simulate
 from hwsim.trace import Function, Kind, Role, Trace, TraceBuilder
 

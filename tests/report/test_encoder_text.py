@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hwsim.extract import load_workload
-from hwsim.extract.spec import ConformerEncoderSpec
+from hwsim.extract.encoder_spec import ConformerEncoderSpec
 from hwsim.report.sentences import encoder_text
 
 

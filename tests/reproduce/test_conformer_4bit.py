@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hwsim.extract import load_network
-from hwsim.extract.spec import ConformerEncoderSpec
+from hwsim.extract.encoder_spec import ConformerEncoderSpec
 from hwsim.numerics import load_policy
 from hwsim.reproduce import Reproduction
 from hwsim.reproduce.conformer_production import CAUSAL, NON_CAUSAL, Block, blocks, production_mb
