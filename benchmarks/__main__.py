@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import engines, execute, executor, startup, sweeps, systolic
+from benchmarks import analog, engines, execute, executor, startup, sweeps, systolic
 from benchmarks.measure import Measurement
 
 Group = Callable[[], Iterator[Measurement]]
@@ -21,6 +21,7 @@ GROUPS: dict[str, Group] = {
     "array": systolic.measurements,
     "execute": execute.measurements,
     "encoder": executor.measurements,
+    "analog": analog.measurements,
 }
 STYLES = {"pass": "green", "miss": "red", "": ""}
 

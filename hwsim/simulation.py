@@ -13,17 +13,21 @@ import numpy as np
 from hwsim import __version__
 from hwsim.arch import Architecture, load_arch
 from hwsim.cost.classes import operand_formats, operation_classes
+from hwsim.cost.mapping import AnalogMapping, place
 from hwsim.cost.operation import Unit
 from hwsim.decode.rows import DecodeSchedule
-from hwsim.decode.search import decode_trace, default_settings, utterance_trace
+from hwsim.decode.search import decode_trace, default_settings, speech_statistics, utterance_trace
 from hwsim.decode.settings import ASSUMED_STATISTICS, DecodeSettings, SpeechStatistics
 from hwsim.decode.statistics import schedule
+from hwsim.decode.streaming import stream_trace
 from hwsim.engine.run import CAUSES, ENERGY_PARTS, Engine, Run, run_trace
 from hwsim.errors import HwsimError
 from hwsim.extract import AnyWorkload, load_workload
+from hwsim.extract.frames import frame_encoder
 from hwsim.numerics import PrecisionPolicy, load_policy
-from hwsim.numerics.formats import mac_format
+from hwsim.numerics.formats import NumberFormat, mac_format
 from hwsim.numerics.policy import NATIVE
+from hwsim.trace import Role, Trace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,16 +50,20 @@ class ComponentResult:
     """What most of its time is spent on, one of `hwsim.engine.CAUSES`; `none` when it is hidden behind others."""
     cycles_by_cause: Mapping[str, float]
     achieved_ops_per_s: float
-    """2 operations per MAC over its latency; 0 when it is hidden behind others."""
+    """2 operations per MAC over its latency; 0 when it is hidden behind others. Of a trace that is emitted frame by
+    frame, whose components work side by side, over the latency of the utterance."""
     utilization: float
-    """MACs over what the arrays could do in its latency, each operation in its own format."""
+    """MACs over what the arrays or tiles could do in that time, each operation in its own format or mode."""
     parameters: int
     weight_bits: int
+    """Stored bits of weights and biases that are not on analog tiles."""
+    tile_weights: int = 0
+    """Weights on analog tiles, which have devices and no bits."""
 
     @property
     def compression(self) -> float:
-        """Size of its weights in FP32 over their stored size."""
-        return FP32_BITS * self.parameters / self.weight_bits if self.weight_bits else 1.0
+        """Size of its weights in FP32 over their stored size, without those on analog tiles."""
+        return FP32_BITS * (self.parameters - self.tile_weights) / self.weight_bits if self.weight_bits else 1.0
 
 
 @dataclass(frozen=True)
@@ -106,9 +114,9 @@ class Result:
 
     @property
     def compression(self) -> float:
-        """Size of all weights of the decode in FP32 over their stored size."""
+        """Size of all weights of the decode in FP32 over their stored size, without those on analog tiles."""
         parts = self.components.values()
-        return FP32_BITS * sum(c.parameters for c in parts) / sum(c.weight_bits for c in parts)
+        return FP32_BITS * sum(c.parameters - c.tile_weights for c in parts) / sum(c.weight_bits for c in parts)
 
     @cached_property
     def assumptions(self) -> list[str]:
@@ -120,6 +128,7 @@ class Result:
             if not path.startswith(tuple(idle))
         ]
         listed.append(f"workload.decode: {self.workload.decode.source}")
+        listed += _of_tiles(self.arch, self.run.mapping)
         statistics = SpeechStatistics(frames=1, labels=0)
         known = self.recorded or self.statistics is not None or not self.workload.transduces
         assumed = {} if known else ASSUMED_STATISTICS.get(self.settings.algorithm, {})
@@ -217,6 +226,9 @@ def simulate(
         statistics = statistics.at_length(network.encoder_frames(frames))
         plan = schedule(decode, statistics)
     trace = utterance_trace(network, decode, frames) if plan is None else decode_trace(network, decode, frames, plan)
+    if _works_frame_by_frame(machine, network, trace):
+        steps = schedule(decode, speech_statistics(network, frames)) if plan is None else plan
+        trace = stream_trace(network, decode, frames, steps)
     trace = network.native(trace, policy) if NATIVE.get(policy.name) == policy else trace.with_precision(policy)
     run = run_trace(machine, trace, engine)
     components, parts = _account(machine, run)
@@ -226,11 +238,35 @@ def simulate(
     )  # fmt: skip
 
 
+def _works_frame_by_frame(arch: Architecture, network: AnyWorkload, trace: Trace) -> bool:
+    """Whether all layers of an encoder that can be emitted so have tiles of their own, and then pipeline."""
+    mapping = place(arch, trace)
+    if mapping is None or frame_encoder(network) is None:
+        return False
+    layers = [t.name for t in trace.tensors if t.role == Role.WEIGHT and t.layer.startswith("encoder.")]
+    return set(layers) <= {matrix.name for matrix in mapping.matrices if not matrix.shared}
+
+
+def _of_tiles(arch: Architecture, mapping: AnalogMapping | None) -> list[str]:
+    """What a result with weights on tiles rests on beside numbers."""
+    if mapping is None or arch.analog is None:
+        return []
+    overflow = arch.analog.placement.overflow
+    return [
+        f"arch.analog.placement.overflow = {overflow}: {arch.analog.placement.reason}",
+        f"precision.analog = {mapping.weights}: weights on tiles have the precision of their devices, whatever the"
+        " policy says; it holds for the rest",
+    ]
+
+
 def _account(arch: Architecture, run: Run) -> tuple[dict[str, ComponentResult], dict[str, float]]:
     """Sum time, energy and bytes per component."""
     trace = run.trace
     count = len(trace.components)
     of = trace.component
+    # Components that work side by side are each as fast as their operations of the whole run.
+    overlapped = bool(trace.meta.get("frame_by_frame"))
+    held = [trace.tensors[index] for index in run.mapping.tensors] if run.mapping else []
     critical = np.stack([np.bincount(of, row, count) for row in run.critical_cycles.T], axis=1)
     energy = np.bincount(of, run.energy_pj.sum(axis=1), count) * 1e-12
     macs, dram = (np.bincount(of, column, count) for column in (trace.macs, run.dram_bytes))
@@ -241,14 +277,18 @@ def _account(arch: Architecture, run: Run) -> tuple[dict[str, ComponentResult], 
     for i, name in enumerate(trace.components):
         cycles = round(float(critical[i].sum()))
         seconds = cycles / arch.clock_hz
+        over = run.schedule.cycles if overlapped else cycles
         totals = trace.totals(name)
+        mine = [tensor for tensor in held if tensor.component == name]
+        bits = sum(NumberFormat.parse(tensor.format).stored_bits(tensor.shape).total for tensor in mine)
         found[name] = ComponentResult(
             name=name, latency_s=seconds, cycles=cycles, energy_j=float(energy[i]), macs=int(macs[i]),
             dram_bytes=int(dram[i]), bound=CAUSES[int(np.argmax(critical[i]))] if cycles else "none",
             cycles_by_cause=dict(zip(CAUSES, critical[i].tolist(), strict=True)),
-            achieved_ops_per_s=2 * float(macs[i]) / seconds if cycles else 0.0,
-            utilization=float(ideal_cycles[i]) / cycles if cycles else 0.0,
-            parameters=totals.parameters, weight_bits=totals.weight_bits,
+            achieved_ops_per_s=2 * float(macs[i]) * arch.clock_hz / over if over else 0.0,
+            utilization=float(ideal_cycles[i]) / over if over else 0.0,
+            parameters=totals.parameters, weight_bits=totals.weight_bits - bits,
+            tile_weights=sum(tensor.elements for tensor in mine),
         )  # fmt: skip
     parts = dict(zip(ENERGY_PARTS, (run.energy_pj.sum(axis=0) * 1e-12).tolist(), strict=True))
     return found, parts

@@ -28,7 +28,7 @@ ASKED_OF_COMPONENTS = {
     "latency_s", "energy_j", "cycles", "macs", "dram_bytes", "bound", "utilization", "speedup",
 }  # fmt: skip
 BESIDE_OF_COMPONENTS = {
-    "name", "cycles_by_cause", "achieved_ops_per_s", "parameters", "weight_bits", "compression",
+    "name", "cycles_by_cause", "achieved_ops_per_s", "parameters", "weight_bits", "tile_weights", "compression",
 }  # fmt: skip
 FRAMES = 16
 SWB_PARTS = ("encoder", "search", "prediction", "source_lm", "external_lm", "joint")
@@ -274,8 +274,8 @@ def test_more_hypotheses_take_longer() -> None:
         ({"precision": "fp32"},
          "rapid_4core cannot compute fp32: it computes fp16, hfp8, int4, int2; no fallback for fp32 in its file"),
         ({"precision": "int44"}, "unknown policy 'int44'; nearest: int4, int8, int6"),
-        ({"workload": "rnnt_swb3000"}, "unknown workload 'rnnt_swb3000'; nearest: rnnt_swb300, rnnt_gq"),
-        ({"arch": "rapid4core"}, "unknown architecture 'rapid4core'; nearest: rapid_4core, rapid_1core"),
+        ({"workload": "rnnt_swb3000"}, "unknown workload 'rnnt_swb3000'; nearest: rnnt_swb300, tdnnf_swbd, rnnt_gq"),
+        ({"arch": "rapid4core"}, "unknown architecture 'rapid4core'; nearest: rapid_4core, rapid_1core, hermes_64core"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_simulated_is_one_line(options: dict[str, Any], said: str) -> None:

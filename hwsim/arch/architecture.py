@@ -11,6 +11,8 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from hwsim.arch.analog import AnalogTiles
+from hwsim.arch.analog_checks import analog_problems
 from hwsim.arch.blocks import (
     ArrayFormat,
     Dram,
@@ -61,6 +63,8 @@ class Architecture(Frozen):
     """Host processor and its link."""
     static_power_w: NonNegativeQuantity
     """Power of the powered but idle chip at the reference operating point, without DRAM and host, W."""
+    analog: AnalogTiles | None = None
+    """Tiles that multiply inside memory devices, beside the arrays; left out of a digital machine."""
 
     @model_validator(mode="before")
     @classmethod
@@ -70,7 +74,7 @@ class Architecture(Frozen):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Architecture:
-        for problem in problems(self):
+        for problem in (*problems(self), *analog_problems(self.analog)):
             context = {"problem": str(problem), "location": problem.location}
             raise PydanticCustomError("inconsistent", "{problem}", context)
         return self
@@ -159,7 +163,8 @@ class Architecture(Frozen):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content (values and origins), hexadecimal; free of file, order and notation."""
-        content = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        left_out = None if self.analog else {"analog"}  # so that digital machines keep their digest
+        content = json.dumps(self.model_dump(mode="json", exclude=left_out), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -144,11 +144,28 @@ def sweep(
     run_grid(names, out, precision, {"beam": beam, "decoder": decoder, "lm": lm}, frames, engine, set_ or [])
 
 
+@app.command("map", short_help="Show where weights lie on analog tiles.")
+def map_(
+    arch: Arch,
+    workload: Workload,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Change a number of the architecture; repeatable."),
+    ] = None,
+) -> None:
+    """Show on which chips and tiles the weight matrices of a decode lie, and which stay digital."""
+    from hwsim.cli.map import run_map
+
+    run_map(arch, workload, set_ or [])
+
+
 @app.command(short_help="Put a paper's figures beside simulated ones.")
 def reproduce(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="The paper: rnnt-int4, gq, conformer-4bit, usm-lite, green-asr, or all."),
+        typer.Argument(
+            metavar="NAME", help="The paper: rnnt-int4, gq, conformer-4bit, usm-lite, green-asr, analog-rnnt, or all."
+        ),
     ],
     json: JsonFile = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for NAME.json and NAME.csv.")] = None,
@@ -243,6 +260,12 @@ def validate(
     component: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which network of a model of hwsim extract, such as encoder.")
     ] = None,
+    analog: Annotated[
+        str | None,
+        typer.Option(metavar="t=TIME,...", help="Run it on analog tiles so long after programming, such as t=1d."),
+    ] = None,
+    chips: Annotated[str | None, typer.Option(metavar="N", help="Analog chips to run; default: 1.")] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="Devices of the analog chips; default: 0.")] = None,
     json: JsonFile = None,
 ) -> int:
     """Run a network on integers beside a reference, layer by layer. Exit code 1 when codes differ that must not."""
@@ -250,7 +273,7 @@ def validate(
 
     return run_validate(
         Words(model, inputs, reference, against, tier, profile, mode, weights, precision, tuple(bind or ()), json,
-              component)
+              component, analog, chips, seed)
     )  # fmt: skip
 
 
@@ -275,7 +298,7 @@ def train(
     data: Annotated[Path, typer.Option(metavar="DIR", help="Speech set, of hwsim data.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the checkpoints, one folder a network.")],
     precision: Annotated[
-        str, typer.Option(metavar="P", help="fp32, fp16, int8, int4, int4-native, gq5 or int4-2:4.")
+        str, typer.Option(metavar="P", help="fp32, fp16, int8, int4, int4-native, gq5, int4-2:4 or analog.")
     ] = "int4",
     network: Annotated[str, typer.Option(metavar="NAME", help="transducer, external_lm, source_lm or all.")] = "all",
     epochs: Annotated[str | None, typer.Option(metavar="N", help="Of the last stage; default: the recipe's.")] = None,
@@ -314,6 +337,40 @@ def study(
     from hwsim.cli.study import Words, run_grid
 
     run_grid(Words(workload, out, arch, precision, beam, lm, utterances, data, split, recognizers, decoder))
+
+
+@app.command(short_help="Word error rate of analog chips over time.")
+def drift(
+    workload: Workload,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for drift.csv, drift.png and what is done so far.")],
+    arch: Annotated[
+        str, typer.Option(metavar="NAME", help="Machine with analog tiles; what it puts elsewhere has no noise.")
+    ] = "hybrid_analog_digital",
+    versus: Annotated[str, typer.Option(metavar="NAME", help="Architecture of digital decodes.")] = "rapid_1core",
+    precision: Annotated[str, typer.Option(metavar="P,...", help="Recognizers to put on chips.")] = "fp16,analog",
+    digital: Annotated[str, typer.Option(metavar="P", help="Recognizer to compare them with.")] = "int4",
+    noise: Annotated[
+        str, typer.Option(metavar="NAME", help="Noise of the chips: rasch2023, pcm or ideal.")
+    ] = "rasch2023",
+    chips: Annotated[str, typer.Option(metavar="N", help="Chips, each with devices of its own.")] = "10",
+    times: Annotated[str, typer.Option(metavar="T,...", help="Times since programming, such as 1h.")] = "1s,1h,1d,30d",
+    seed: Annotated[str, typer.Option(metavar="N", help="Random numbers of the chips.")] = "1",
+    utterances: Annotated[str | None, typer.Option(metavar="N", help="The first N of the split; default: all.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Speech of `hwsim data`; default: what ships with the workload.")
+    ] = None,
+    split: Annotated[str, typer.Option(metavar="NAME", help="Split of the speech.")] = "test_mild",
+    recognizers: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Recognizers of `hwsim train`; default: what ships.")
+    ] = None,
+) -> None:
+    """Program recognizers on analog chips and decode as they drift: WER and energy beside a digital recognizer."""
+    from hwsim.cli.drift import Words, run_chips
+
+    run_chips(
+        Words(workload, out, arch, versus, precision, digital, noise, chips, times, seed, utterances, data, split,
+              recognizers)
+    )  # fmt: skip
 
 
 @app.command(short_help="Write down what recordings say.")

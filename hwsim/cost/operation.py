@@ -11,8 +11,19 @@ import numpy as np
 from hwsim.arch import Architecture
 from hwsim.cost.array import IntArray
 from hwsim.cost.classes import OperationClasses, operand_formats, operation_classes
+from hwsim.cost.mapping import AnalogMapping
 from hwsim.cost.matmul import FloatArray, Products, memory_energy_pj, product_costs
 from hwsim.cost.storage import weight_storage
+from hwsim.cost.tiles import (
+    beside_tiles,
+    expansion_energy_pj,
+    folded_lookups,
+    gate_cycles,
+    mvm_cycles,
+    mvm_energy_pj,
+    on_tiles,
+    peak_macs_per_cycle,
+)
 from hwsim.cost.vector import function_counts, vector_cycles, vector_energy_pj
 from hwsim.numerics.formats import NumberFormat, mac_format
 from hwsim.trace import Kind, Trace
@@ -31,6 +42,8 @@ class Unit(IntEnum):
     LINK_OUT = 5
     DRAM_IN = 6
     DRAM_OUT = 7
+    TILES = 8
+    PERIPHERY = 9
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,8 @@ class ClassCosts:
     """Moved by STATE_IN, STATE_OUT and SEND."""
     mac_pj: FloatArray
     """MACs and the decoding of their weights."""
+    analog_pj: FloatArray
+    """Products on analog tiles."""
     vector_pj: FloatArray
     scratchpad_pj: FloatArray
     host_pj: FloatArray
@@ -64,13 +79,15 @@ class ClassCosts:
     @property
     def dynamic_pj(self) -> FloatArray:
         """Sum of the energies."""
-        return self.mac_pj + self.vector_pj + self.scratchpad_pj + self.host_pj + self.link_pj
+        return self.mac_pj + self.analog_pj + self.vector_pj + self.scratchpad_pj + self.host_pj + self.link_pj
 
 
-def class_costs(arch: Architecture, trace: Trace, resident: IntArray) -> ClassCosts:
+def class_costs(
+    arch: Architecture, trace: Trace, resident: IntArray, mapping: AnalogMapping | None = None
+) -> ClassCosts:
     """Cost every operation class of `trace` on `arch`; `resident` is 1 for each tensor that stays on chip.
 
-    Raises HwsimError for a format that the machine cannot compute.
+    `mapping`: what lies on analog tiles. Raises HwsimError for a format that the machine cannot compute.
     """
     classes = operation_classes(trace)
     count = len(classes.kind)
@@ -79,8 +96,11 @@ def class_costs(arch: Architecture, trace: Trace, resident: IntArray) -> ClassCo
     costs.cores[:] = np.where(classes.halved == 1, max(1, cores // 2), cores)
     busy = classes.m > 0
     formats = [NumberFormat.parse(t.format) for t in trace.tensors]
-    _cost_products(arch, trace, classes, resident, costs, busy & np.isin(classes.kind, ARRAY_KINDS))
+    digital = np.isin(classes.kind, ARRAY_KINDS) & ~on_tiles(classes, mapping)
+    _cost_products(arch, trace, classes, resident, costs, busy & digital)
     _cost_vector(arch, classes, formats, costs, busy)
+    if mapping is not None:
+        _cost_tiles(arch, trace, classes, mapping, costs, busy)
     control, launch = (np.flatnonzero(busy & (classes.kind == kind)) for kind in (Kind.HOST, Kind.LAUNCH))
     per_hypothesis = arch.host.per_hypothesis_s.value * classes.m[control].astype(np.float64)
     _cost_host(arch, costs, control, arch.host.per_step_s.value + per_hypothesis)
@@ -147,6 +167,26 @@ def _cost_vector(arch: Architecture, classes: OperationClasses, formats: list[Nu
     bits = np.array([f.code_bits for f in formats] + [0], dtype=np.int64)[classes.activation[at]]
     moved = 2 * classes.m[at] * classes.n[at] * bits
     costs.scratchpad_pj[at] = moved * arch.memory.scratchpad.read_energy_pj_per_bit.value * arch.sram_energy_scale
+
+
+def _cost_tiles(arch: Architecture, trace: Trace, classes: OperationClasses, mapping: AnalogMapping,
+                costs: ClassCosts, busy: np.ndarray) -> None:  # fmt: skip
+    """Products on tiles, a row after another; gate functions beside them, as much energy as in the vector unit."""
+    for matrix in mapping.matrices:
+        at = np.flatnonzero(busy & (classes.weight == matrix.tensor))
+        costs.unit[at] = Unit.TILES
+        costs.cycles[at] = classes.m[at] * mvm_cycles(arch, matrix)
+        costs.analog_pj[at] = classes.m[at] * mvm_energy_pj(arch, mapping, matrix)
+        costs.mac_pj[at] = classes.m[at] * expansion_energy_pj(arch, matrix)
+        costs.peak_macs_per_cycle[at] = peak_macs_per_cycle(arch, matrix)
+    looked_up = np.flatnonzero(busy & folded_lookups(classes, mapping))
+    costs.unit[looked_up] = Unit.NONE
+    for column in (costs.cycles, costs.overhead_cycles, costs.vector_pj, costs.scratchpad_pj):
+        column[looked_up] = 0
+    gates = np.flatnonzero(busy & beside_tiles(trace, classes, mapping))
+    costs.unit[gates] = Unit.PERIPHERY
+    costs.cycles[gates] = gate_cycles(arch, classes)[gates]
+    costs.overhead_cycles[gates] = 0
 
 
 def _cost_host(arch: Architecture, costs: ClassCosts, at: IntArray, seconds: FloatArray) -> None:

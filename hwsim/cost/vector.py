@@ -40,6 +40,7 @@ PER_ELEMENT: dict[tuple[int, int], dict[str, float]] = {
     (Kind.ELEMENTWISE, Function.SWISH): {"sigmoid": 1, "multiply": 1, "convert": 1},
     (Kind.ELEMENTWISE, Function.GLU): {"sigmoid": 1, "multiply": 1, "convert": 1},
     (Kind.ELEMENTWISE, Function.ADD_HALF): {"multiply": 1, "add": 1, "convert": 1},
+    (Kind.ELEMENTWISE, Function.RELU_ADD): {"compare": 1, "multiply": 1, "add": 1, "convert": 1},
     (Kind.ELEMENTWISE, Function.RELATIVE_ADD): {"add": 1, "convert": 1},
     # x (1 + tanh(a x + b x^3)) / 2, as accelerators approximate it.
     (Kind.ELEMENTWISE, Function.GELU): {"multiply": 5, "add": 2, "tanh": 1, "convert": 1},

@@ -11,8 +11,10 @@ from hwsim.errors import HwsimError, nearest
 
 Algorithm = Literal["greedy", "alsd", "tsd", "maes"]
 LanguageModel = Literal["none", "shallow", "density-ratio"]
+Passes = Literal["both", "first", "second"]
 
 _ALGORITHMS = ("greedy", "alsd", "tsd", "maes")
+_PASSES = ("both", "first", "second")
 _LANGUAGE_MODELS = {"none": 0, "shallow": 1, "density-ratio": 2}
 _SWITCHES = (
     "prediction_cache",
@@ -79,6 +81,12 @@ class DecodeSettings:
     """The encoder's joint projection is computed once per frame; off: again in every joint row."""
     hoisted_prediction_projection: bool = True
     """The prediction network's joint projection is computed with its output; off: in every joint row."""
+    passes: Passes = "both"
+    """Cascaded encoders: which passes are decoded. `first` ends with the first; `second` needs both encoders, and no
+    search of the first. Fusion is in the second."""
+    n_best: int | None = None
+    """Networks whose search is in a decoding graph, outside: hypotheses that the language model scores, 0 for none.
+    None is the workload's own. Not of a transducer."""
     masked_rows: bool = False
     """All `beam` rows are computed at every step and the useless ones masked, as batched GPU searches do.
 
@@ -88,6 +96,7 @@ class DecodeSettings:
     def __post_init__(self) -> None:
         _known("algorithm", self.algorithm, _ALGORITHMS)
         _known("lm", self.lm, tuple(_LANGUAGE_MODELS))
+        _known("passes", self.passes, _PASSES)
         _integer("beam", self.beam, 1)
         if self.algorithm == "greedy" and self.beam != 1:
             raise HwsimError(f"beam must be 1 for greedy, got {self.beam}")
@@ -99,6 +108,8 @@ class DecodeSettings:
         _integer("maes_alpha", self.maes_alpha, 0)
         _integer("maes_beta", self.maes_beta, 0)
         _number("maes_gamma", self.maes_gamma, at_least=0.0)
+        if self.n_best is not None:
+            _integer("n_best", self.n_best, 0)
         if self.max_symbols_per_frame not in (None, 1) or isinstance(self.max_symbols_per_frame, bool):
             raise HwsimError(f"max_symbols_per_frame must be 1 or none, got {self.max_symbols_per_frame!r}")
         for name in _SWITCHES:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from hwsim.cost.operation import Unit
 from hwsim.engine.plan import Plan
 from hwsim.engine.structure import IntArray, structure
+from hwsim.engine.tiles import grouped
 from hwsim.trace import Trace
 
 
@@ -42,10 +43,10 @@ def ranges(first: IntArray, count: IntArray) -> tuple[IntArray, IntArray]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tasks of each operation and of each tile stand in program order.
+    """Where the tasks of each operation and of each group of tiles stand in program order.
 
-    Operation: resident loads, tiles, exchange. Tile: activation load, weight load, computation, store; what an
-    operation does not need is left out.
+    Operation: resident loads, groups, exchange. Group: activation load, weight load, computation, store; what an
+    operation does not need is left out. A group is one tile, unless there are very many.
     """
 
     size: int
@@ -54,10 +55,13 @@ class Layout:
     resident_op: IntArray
     resident_part: IntArray
     op: IntArray
-    """Operation of each tile."""
+    """Operation of each group."""
     part: IntArray
+    first_tile: IntArray
+    """First tile of each group, and how many it has."""
+    size_tiles: IntArray
     load: IntArray
-    """Activation load of each tile; where there is none, a task that is not one. The masks below tell."""
+    """Activation load of each group; where there is none, a task that is not one. The masks below tell."""
     weight: IntArray
     compute: IntArray
     store: IntArray
@@ -75,31 +79,31 @@ class Layout:
     """Last resident load of each operation, or -1."""
 
     @classmethod
-    def of(cls, ops: Operations) -> Layout:
-        """Lay out the tasks of all operations."""
+    def of(cls, ops: Operations, most_tiles: int | None) -> Layout:
+        """Lay out the tasks of all operations; the tiles of one that has more than `most_tiles` are grouped."""
         loads, weights, stores = (column > 0 for column in (ops.load_bytes, ops.weight_bytes, ops.store_bytes))
         gathers = ops.exchange_cycles > 0
         stride = 1 + loads + weights + stores
-        counts = ops.resident_tiles + ops.tiles * stride + gathers
+        groups = grouped(ops.tiles, most_tiles)
+        counts = ops.resident_tiles + groups.count * stride + gathers
         first = np.cumsum(counts) - counts
-        first_tile = first + ops.resident_tiles
+        first_group = first + ops.resident_tiles
         _, resident = ranges(first, ops.resident_tiles)
         resident_op = np.repeat(np.arange(len(first)), ops.resident_tiles)
-        pointer, _ = ranges(first, ops.tiles)
-        op = np.repeat(np.arange(len(first)), ops.tiles)
-        part = np.arange(pointer[-1]) - pointer[op]
-        load = first_tile[op] + part * stride[op]
+        op, part = groups.operation, groups.part
+        load = first_group[op] + part * stride[op]
         weight = load + loads[op]
         compute = weight + weights[op]
         exchange_op = np.flatnonzero(gathers)
-        last_compute = first_tile + (ops.tiles - 1) * stride + loads + weights
+        last_compute = first_group + (groups.count - 1) * stride + loads + weights
         computed = np.where(gathers, first + counts - 1, last_compute)
         return cls(
             size=int(counts.sum()), resident=resident, resident_op=resident_op,
-            resident_part=resident - first[resident_op], op=op, part=part, load=load, weight=weight, compute=compute,
-            store=compute + 1, has_load=loads[op], has_weight=weights[op], has_store=stores[op],
+            resident_part=resident - first[resident_op], op=op, part=part, first_tile=groups.begin,
+            size_tiles=groups.size, load=load, weight=weight, compute=compute, store=compute + 1,
+            has_load=loads[op], has_weight=weights[op], has_store=stores[op],
             exchange=computed[exchange_op], exchange_op=exchange_op, computed=computed,
-            stored=last_compute + stores, last_resident=np.where(ops.resident_tiles > 0, first_tile - 1, -1),
+            stored=last_compute + stores, last_resident=np.where(ops.resident_tiles > 0, first_group - 1, -1),
         )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.arch import Architecture
+from hwsim.cost.mapping import AnalogMapping
 from hwsim.engine.structure import IntArray, Structure, structure
 from hwsim.errors import CapacityError
 from hwsim.numerics.formats import NumberFormat
@@ -90,10 +91,15 @@ def core_group(arch: Architecture, halved: bool, branch: int) -> range:
     return range(half) if branch == 0 else range(half, 2 * half)
 
 
-def make_plan(arch: Architecture, trace: Trace) -> Plan:
-    """Plan the DRAM traffic of a trace. Raises CapacityError when the tensors of one segment do not fit."""
+def make_plan(arch: Architecture, trace: Trace, mapping: AnalogMapping | None = None) -> Plan:
+    """Plan the DRAM traffic of a trace; what `mapping` puts on analog tiles has none.
+
+    Raises CapacityError when the tensors of one segment do not fit.
+    """
     s = structure(trace)
     sizes = np.array([-(-NumberFormat.parse(t.format).stored_bits(t.shape).total // 8) for t in trace.tensors])
+    if mapping is not None:
+        sizes[mapping.tensors] = 0
     rings = ring_bytes_per_core(arch)
     if min(rings) < arch.dram.burst_bytes.value:
         raise CapacityError(
@@ -208,6 +214,7 @@ def _weight_reads(trace: Trace, s: Structure, sizes: IntArray) -> tuple[IntArray
     weight = s.weight[reader]
     pair = np.searchsorted(s.pair_segment * tensors + s.pair_tensor, s.segment[reader] * tensors + weight)
     looked_up = -(-(s.weight_elements[reader] * _code_bits(trace)[weight]) // 8)
+    looked_up = np.where(sizes[weight] > 0, looked_up, 0)
     return reader, pair, np.where(trace.columns["kind"][reader] == Kind.LOOKUP, looked_up, sizes[weight])
 
 

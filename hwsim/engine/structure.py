@@ -99,7 +99,8 @@ def _analyse(trace: Trace) -> Structure:
     halved = halved_layers(trace)[c["layer"]]
     hosts = np.where(c["kind"] == Kind.LAUNCH, np.arange(len(trace)), -1)
     launch = np.maximum.accumulate(hosts)
-    launch[(launch >= 0) & (segment[launch] != segment)] = -1
+    elsewhere = (segment[launch] != segment) | (c["iteration"][launch] != c["iteration"])
+    launch[(launch >= 0) & elsewhere] = -1
     touched = np.flatnonzero(live)
     first_segment, last_segment = np.full(tensors, -1), np.full(tensors, -1)
     branch, tensor_halved = np.zeros(tensors, np.int64), np.ones(tensors, np.int64)

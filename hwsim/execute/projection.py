@@ -25,6 +25,8 @@ Array = npt.NDArray[Any]
 Coding = Quantizer | Codebook
 HALF_MAX = 65504
 WIDTHS = tuple(sorted(int(name[3:]) for name in LAYOUTS if name.startswith("int")))
+WIDEST = 2 ** (WIDTHS[-1] - 1) - 1
+MOST_BITS = 16
 
 
 _STORAGE = tuple((int(np.iinfo(kind).min), int(np.iinfo(kind).max), np.dtype(kind)) for kind in ("i1", "u1", "i2"))
@@ -68,7 +70,7 @@ class PackedProjection:
     """Weights of one layer, packed, and the grid of the codes that meet them.
 
     sum (x - zx)(w - zw) in int32, times sx sw, plus the bias. With `semantics` other than `training` the codes stay
-    unpacked and the sums are those of the machine's accumulator.
+    unpacked and the sums are those of the machine's accumulator. Weights of 9 to 16 bits stay unpacked as well.
     """
 
     packed: PackedWeights | None
@@ -213,13 +215,18 @@ def projection(
     if integers.ndim != 2:
         raise HwsimError(f"{name}: weight codes must be (K, N), got {integers.shape}")
     weights = coding.expanded if isinstance(coding, Codebook) else coding
+    if weights.bits > MOST_BITS:
+        raise HwsimError(f"{name}: weights must have at most {MOST_BITS} bits, got {weights.bits}")
     if weights.half_step:
         integers, weights = weights.odd_codes(integers)
     depth, channels = integers.shape
     offsets = np.zeros(channels) if bias is None else _bias(name, bias, channels)
     scale = np.broadcast_to(product_scale(input, weights, integers.shape), (_groups(weights, depth), channels))
     packed = kept = None
-    if semantics == TRAINING:
+    wide = not isinstance(coding, Codebook) and max(-weights.code_range[0] - 1, weights.code_range[1]) > WIDEST
+    if wide and sparsity is not None:
+        raise HwsimError(f"{name}: weights of {sparsity} must fit {WIDTHS[-1]} signed bits, got {coding.bits}")
+    if semantics == TRAINING and not wide:
         packed = _pack(name, integers, coding, weights, sparsity)
     else:
         kept = coding.expand(integers) if isinstance(coding, Codebook) else _smallest(integers)
@@ -286,8 +293,6 @@ def _groups(weights: Quantizer, depth: int) -> int:
 
 def _format(name: str, weights: Quantizer) -> NumberFormat:
     wide = [bits for bits in WIDTHS if bits >= max(weights.bits, 2) and weights.code_range[1] < 1 << (bits - 1)]
-    if not wide:
-        raise HwsimError(f"{name}: weights must have at most {WIDTHS[-1]} signed bits, got {weights.bits}")
     if weights.group_size:
         return NumberFormat(f"int{wide[0]}", "group", weights.group_size, zero_point=bool(weights.zero_point.any()))
     per_channel = weights.scale.size > 1 or weights.zero_point.size > 1

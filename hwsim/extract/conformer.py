@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from hwsim.errors import HwsimError
 from hwsim.extract.layers import conv1d, linear, norm, pointwise
+from hwsim.extract.windows import Pairs, all_pairs
 from hwsim.trace import Function, Kind, Role, TraceBuilder
 from hwsim.trace.builder import Operand
 
@@ -60,14 +61,15 @@ class ConformerSpec:
     """One block: half a feed-forward layer of `feed_forward` times the width, attention, a convolution module of
     `kernel` frames, half a feed-forward layer, each after a norm and added to its input; then a norm.
 
-    A `causal` convolution sees no later frame; otherwise (kernel - 1) // 2 earlier and kernel // 2 later ones.
-    Raises HwsimError for sizes below 1.
+    One that does not `attend` leaves attention and its norm out. A `causal` convolution sees no later frame;
+    otherwise (kernel - 1) // 2 earlier and kernel // 2 later ones. Raises HwsimError for sizes below 1.
     """
 
     attention: AttentionSpec
     kernel: int
     feed_forward: int = 4
     causal: bool = False
+    attend: bool = True
 
     def __post_init__(self) -> None:
         _positive(kernel=self.kernel, feed_forward=self.feed_forward)
@@ -84,18 +86,24 @@ class ConformerSpec:
 
     @property
     def matrix_parameters(self) -> int:
-        """Weights of linear layers: (4 f + 4 + 3) D^2, and D^2 of relative positions. What the papers quantize."""
+        """Weights of linear layers: (4 f + 3) D^2, 4 D^2 of attention, and D^2 of relative positions.
+
+        What the papers quantize: with f = 4 it is 24 D^2, and 19 D^2 without attention.
+        """
         d = self.width
-        return (4 * self.feed_forward + 7 + int(self.attention.relative)) * d * d
+        attention = 4 + int(self.attention.relative) if self.attend else 0
+        return (4 * self.feed_forward + 3 + attention) * d * d
 
     @property
     def parameters(self) -> int:
         """All weights, biases and norms: `matrix_parameters` + k D + (2 f + 22) D, and 2 D of relative positions.
 
         Biases: 2 (f + 1) of the feed-forward layers, 4 of attention, 2 + 1 + 1 of the convolution module; norms:
-        2 each, six of them. With relative positions and f = 4 it is 24 D^2 + (k + 32) D.
+        2 each, six of them. With relative positions and f = 4 it is 24 D^2 + (k + 32) D; without attention, whose
+        norm and biases are 6 D and 2 D more, 19 D^2 + (k + 24) D.
         """
-        vectors = 2 * (self.feed_forward + 1) + 4 + 4 + 12 + (2 if self.attention.relative else 0)
+        attention = 4 + 2 + (2 if self.attention.relative else 0)
+        vectors = 2 * (self.feed_forward + 1) + 4 + 10 + (attention if self.attend else 0)
         return self.matrix_parameters + (self.kernel + vectors) * self.width
 
 
@@ -111,19 +119,21 @@ def position_encoding(b: TraceBuilder, name: str, width: int, frames: int) -> in
 
 def conformer_block(
     b: TraceBuilder, name: str, spec: ConformerSpec, x: int, frames: int, encoding: int | None = None, *,
-    piece: Piece | None = None,
+    piece: Piece | None = None, pairs: Pairs | None = None,
 ) -> int:  # fmt: skip
     """Emit one block on x (frames, D); returns its output. `encoding`: of relative positions, shared by blocks.
 
-    Layers: `<name>.feed_forward1`, `.attention`, `.convolution`, `.feed_forward2`, `.norm`; the tensor `sum` of each
-    is the residual stream after it, which takes the policy's state format. `piece`: what is kept of the pieces before,
-    when `frames` are one of a stream.
+    Layers: `<name>.feed_forward1`, `.attention` if it attends, `.convolution`, `.feed_forward2`, `.norm`; the tensor
+    `sum` of each is the residual stream after it, which takes the policy's state format. `piece`: what is kept of the
+    pieces before, when `frames` are one of a stream. `pairs`: the pairs of frames that attention computes, by default
+    all of them.
     """
     x = feed_forward(b, f"{name}.feed_forward1", spec, x, frames)
-    part = f"{name}.attention"
-    normal = norm(b, f"{part}.norm", x, spec.width, frames)
-    attended = attention(b, part, spec.attention, normal, frames, encoding, piece=piece)
-    x = _residual(b, part, Function.ADD, x, attended, spec.width, frames)
+    if spec.attend:
+        part = f"{name}.attention"
+        normal = norm(b, f"{part}.norm", x, spec.width, frames)
+        attended = attention(b, part, spec.attention, normal, frames, encoding, piece=piece, pairs=pairs)
+        x = _residual(b, part, Function.ADD, x, attended, spec.width, frames)
     x = convolution(b, f"{name}.convolution", spec, x, frames, kept=0 if piece is None else spec.kernel - 1)
     x = feed_forward(b, f"{name}.feed_forward2", spec, x, frames)
     return norm(b, f"{name}.norm", x, spec.width, frames, out_rows=None if piece is None else piece.out_rows)
@@ -167,9 +177,9 @@ def convolution(b: TraceBuilder, name: str, spec: ConformerSpec, x: int, frames:
 
 def attention(
     b: TraceBuilder, layer: str, spec: AttentionSpec, x: int, frames: int, encoding: int | None = None, *,
-    piece: Piece | None = None,
+    piece: Piece | None = None, pairs: Pairs | None = None,
 ) -> int:  # fmt: skip
-    """Self-attention on x (frames, D): `<layer>.output.out`. Scores are computed for all pairs of frames and keys.
+    """Self-attention on x (frames, D): `<layer>.output.out`. `pairs` are timed in windows; executed are all of them.
 
     What its products of two activations read, queries, keys, values and positions, has the precision of `layer`.
     Raises HwsimError for relative positions without an encoding.
@@ -180,22 +190,22 @@ def attention(
         linear(b, f"{layer}.{part}", [x], width, width, frames, kept=0 if part == "query" else kept, owner=layer)
         for part in ("query", "key", "value")
     )
-    keys = kept + frames
+    held, pairs = kept + frames, pairs or all_pairs(frames, kept)
     if spec.relative:
         position = None if piece is None else piece.position
         if position is None:
-            position = project_positions(b, layer, spec, encoding, keys + frames - 1)
-        scores = _relative_scores(b, layer, spec, query, key, frames, keys, position)
+            position = project_positions(b, layer, spec, encoding, pairs.distances)
+        scores = _relative_scores(b, layer, spec, (query, key, position), (frames, held), pairs)
     else:
-        scores = _scores(b, layer, spec, "scores", Role.ACTIVATION, query, key, frames, keys)
-    heads, pairs = spec.heads, spec.heads * frames
-    probabilities = b.tensor(f"{layer}.probabilities", Role.ACTIVATION, (heads, frames, keys))
-    b.op(Kind.SOFTMAX, layer, [Operand(scores, keys)], [Operand(probabilities, keys)], m=pairs, n=keys,
+        scores = _scores(b, layer, spec, "scores", Role.ACTIVATION, (query, key), (frames, held), pairs)
+    heads, keys, rows = spec.heads, pairs.keys, pairs.rows
+    probabilities = b.tensor(f"{layer}.probabilities", Role.ACTIVATION, (heads, rows, keys))
+    b.op(Kind.SOFTMAX, layer, [Operand(scores, keys)], [Operand(probabilities, keys)], m=heads * rows, n=keys,
          function=Function.PROBABILITIES)  # fmt: skip
-    context = b.tensor(f"{layer}.context", Role.ACTIVATION, (frames, width))
-    reads = [Operand(probabilities, heads * keys), Operand(value, fixed=keys * width)]
-    b.op(Kind.MATMUL, layer, reads, [Operand(context, width)], m=frames, k=keys, n=spec.head_width, batch=heads,
-         function=Function.CONTEXT)  # fmt: skip
+    context = b.tensor(f"{layer}.context", Role.ACTIVATION, (rows, width))
+    reads = [Operand(probabilities, fixed=heads * rows * keys), Operand(value, fixed=held * width)]
+    b.op(Kind.MATMUL, layer, reads, [Operand(context, fixed=rows * width)], m=pairs.queries, k=keys, n=spec.head_width,
+         batch=heads * pairs.blocks, function=Function.CONTEXT)  # fmt: skip
     return linear(b, f"{layer}.output", [context], width, width, frames)
 
 
@@ -206,31 +216,37 @@ def project_positions(b: TraceBuilder, layer: str, spec: AttentionSpec, encoding
     return linear(b, f"{layer}.position", [encoding], spec.width, spec.width, distances, bias=False, owner=layer)
 
 
-def _relative_scores(
-    b: TraceBuilder, layer: str, spec: AttentionSpec, query: int, key: int, frames: int, keys: int, position: int
-) -> int:
-    width = spec.width
+def _relative_scores(b: TraceBuilder, layer: str, spec: AttentionSpec, tensors: tuple[int, int, int],
+                     held: tuple[int, int], pairs: Pairs) -> int:  # fmt: skip
+    """`tensors`: queries, keys and projected positions; `held`: frames of the first two."""
+    query, key, position = tensors
+    frames, width = held[0], spec.width
+    # Positions are those of every block, so that all queries go against them at once.
+    against_positions = Pairs(1, pairs.rows, pairs.distances, pairs.distances)
     parts = []
-    for name, against, count in (("content", key, keys), ("position", position, keys + frames - 1)):
+    for name, against, count, counted in (
+        ("content", key, held[1], pairs),
+        ("position", position, pairs.distances, against_positions),
+    ):
         bias = b.tensor(f"{layer}.{name}_bias", Role.BIAS, (width,))
         biased = b.tensor(f"{layer}.{name}_query", Role.ACTIVATION, (frames, width))
         b.op(Kind.ELEMENTWISE, layer, [Operand(query, width), Operand(bias, fixed=width)], [Operand(biased, width)],
              m=frames, n=width, function=Function.ADD)  # fmt: skip
-        parts.append(_scores(b, layer, spec, f"{name}_scores", Role.STATE, biased, against, frames, count))
-    scores = b.tensor(f"{layer}.scores", Role.ACTIVATION, (spec.heads, frames, keys))
-    b.op(Kind.ELEMENTWISE, layer, [Operand(part, keys) for part in parts], [Operand(scores, keys)],
-         m=spec.heads * frames, n=keys, function=Function.RELATIVE_ADD)  # fmt: skip
+        part = _scores(b, layer, spec, f"{name}_scores", Role.STATE, (biased, against), (frames, count), counted)
+        parts.append(Operand(part, min(counted.keys, pairs.keys)))
+    scores = b.tensor(f"{layer}.scores", Role.ACTIVATION, (spec.heads, pairs.rows, pairs.keys))
+    b.op(Kind.ELEMENTWISE, layer, parts, [Operand(scores, pairs.keys)], m=spec.heads * pairs.rows, n=pairs.keys,
+         function=Function.RELATIVE_ADD)  # fmt: skip
     return scores
 
 
-def _scores(
-    b: TraceBuilder, layer: str, spec: AttentionSpec, part: str, role: Role, query: int, keys: int, frames: int,
-    count: int,
-) -> int:  # fmt: skip
-    scores = b.tensor(f"{layer}.{part}", role, (spec.heads, frames, count))
-    reads = [Operand(query, spec.width), Operand(keys, fixed=count * spec.width)]
-    b.op(Kind.MATMUL, layer, reads, [Operand(scores, spec.heads * count)], m=frames, k=spec.head_width, n=count,
-         batch=spec.heads, function=Function.SCORES)  # fmt: skip
+def _scores(b: TraceBuilder, layer: str, spec: AttentionSpec, part: str, role: Role, tensors: tuple[int, int],
+            held: tuple[int, int], pairs: Pairs) -> int:  # fmt: skip
+    """`tensors`: queries and what they go against, each read once; `held`: rows of each."""
+    scores = b.tensor(f"{layer}.{part}", role, (spec.heads, pairs.rows, pairs.keys))
+    reads = [Operand(tensor, fixed=rows * spec.width) for tensor, rows in zip(tensors, held, strict=True)]
+    b.op(Kind.MATMUL, layer, reads, [Operand(scores, fixed=spec.heads * pairs.rows * pairs.keys)], m=pairs.queries,
+         k=spec.head_width, n=pairs.keys, batch=spec.heads * pairs.blocks, function=Function.SCORES)  # fmt: skip
     return scores
 
 

@@ -1,4 +1,4 @@
-"""The head of a CTC network as operations: log-probabilities of labels for each encoder frame."""
+"""The head of a CTC or hybrid network as operations: scores of labels or states for each encoder frame."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ LAYER = "head.output"
 def emit_head(b: TraceBuilder, spec: HeadSpec, x: Sequence[int], width: int, frames: int) -> int:
     """Add the head over x, tensors of (frames, width) in all; return `head.output.out` (frames, outputs).
 
-    The log-softmax is in place. What reads labels from the scores, greedily or by a search with a language model, is
-    not part of the trace.
+    The log-softmax, if it has one, is in place. What reads labels from the scores, greedily or by a search with a
+    language model, is not part of the trace.
     """
     out = linear(b, LAYER, x, width, spec.outputs, frames, role=Role.STATE)
+    if not spec.log_softmax:
+        return out
     scores = Operand(out, spec.outputs)
     b.op(Kind.SOFTMAX, LAYER, [scores], [scores], m=frames, n=spec.outputs)
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from hwsim.extract.conformer import (
@@ -13,8 +14,12 @@ from hwsim.extract.conformer import (
 )
 from hwsim.extract.encoder_spec import AnyEncoderSpec, ConformerEncoderSpec, ConvolvedFrames, StackedFrames
 from hwsim.extract.layers import conv2d, linear
+from hwsim.extract.windows import all_pairs, windows
 from hwsim.trace import Function, Kind, Role, TraceBuilder
 from hwsim.trace.builder import Operand
+
+ENCODER = "encoder"
+"""Component of an encoder that is the only one; those of several have a suffix."""
 
 
 def encoder_frames(spec: AnyEncoderSpec, frames: int) -> int:
@@ -22,47 +27,55 @@ def encoder_frames(spec: AnyEncoderSpec, frames: int) -> int:
     return -(-frames // spec.reduction)
 
 
-def block_spec(spec: ConformerEncoderSpec) -> ConformerSpec:
-    """One block of an encoder; all are alike."""
+def block_spec(spec: ConformerEncoderSpec, index: int) -> ConformerSpec:
+    """A block of an encoder, counted from 0; all are alike but for attention, which the first may lack."""
     relative = spec.positions == "relative"
     attention = AttentionSpec(spec.width, spec.heads, spec.left, spec.right, relative, spec.chunk)
-    return ConformerSpec(attention, spec.kernel, spec.feed_forward, spec.causal)
+    return ConformerSpec(attention, spec.kernel, spec.feed_forward, spec.causal, index >= spec.attention_from)
 
 
-def emit_conformer_encoder(b: TraceBuilder, spec: ConformerEncoderSpec, frames: int, whole: bool = False) -> int:
+def emit_conformer_encoder(
+    b: TraceBuilder, spec: ConformerEncoderSpec, frames: int, whole: bool = False, *, name: str = ENCODER,
+    x: int | None = None,
+) -> int:  # fmt: skip
     """Add a Conformer encoder over `frames` input frames; return the tensor (T', width) of its last norm.
 
     One with a chunk is a loop over whole chunks, the last of them filled up; keys, values and inputs of convolutions
     that later chunks need stay in their tensors. Projected positions are computed once, before it. `whole`: without
-    that loop, the utterance at once.
+    that loop, the utterance at once, as it is executed: with all pairs of frames and masks, where attention of limited
+    context is timed in windows. `x`: the tensor (frames, K) that it reads, in place of features of its own.
     """
     after = encoder_frames(spec, frames)
-    x = b.tensor("encoder.input.features", Role.ACTIVATION, (frames, spec.input), "encoder.subsampling.linear")
-    block = block_spec(spec)
+    if x is None:
+        x = b.tensor("encoder.input.features", Role.ACTIVATION, (frames, spec.input), f"{name}.subsampling.linear")
+    blocks = [(f"{name}.layer{index}", block_spec(spec, index)) for index in range(spec.layers)]
     if spec.chunk is None or whole:
-        x = subsample(b, spec, x, frames)
-        encoding = _encoding(b, block.attention, 2 * after - 1)
-        for index in range(spec.layers):
-            x = conformer_block(b, f"encoder.layer{index}", block, x, after, encoding)
+        x = subsample(b, spec, x, frames, name)
+        pairs = all_pairs(after) if whole else windows(after, spec.left, spec.right, spec.query_block)
+        encoding = _encoding(b, name, blocks, pairs.distances)
+        for layer, block in blocks:
+            x = conformer_block(b, layer, block, x, after, encoding, pairs=pairs)
         return x
     keys = spec.left or 0
     distances = keys + 2 * spec.chunk - 1
-    encoding = _encoding(b, block.attention, distances)
-    pieces = [Piece(keys)] * spec.layers
-    if encoding is not None:
-        names = [f"encoder.layer{index}.attention" for index in range(spec.layers)]
-        pieces = [Piece(keys, project_positions(b, name, block.attention, encoding, distances)) for name in names]
+    encoding = _encoding(b, name, blocks, distances)
+    pieces = []
+    for layer, block in blocks:
+        positions = None
+        if encoding is not None and block.attend:
+            positions = project_positions(b, f"{layer}.attention", block.attention, encoding, distances)
+        pieces.append(Piece(keys, positions))
     pieces[-1] = replace(pieces[-1], out_rows=after)
     with b.loop(-(-after // spec.chunk)):
-        x = subsample(b, spec, x, spec.chunk * spec.reduction)
-        for index, piece in enumerate(pieces):
-            x = conformer_block(b, f"encoder.layer{index}", block, x, spec.chunk, encoding, piece=piece)
+        x = subsample(b, spec, x, spec.chunk * spec.reduction, name)
+        for (layer, block), piece in zip(blocks, pieces, strict=True):
+            x = conformer_block(b, layer, block, x, spec.chunk, encoding, piece=piece)
     return x
 
 
-def subsample(b: TraceBuilder, spec: ConformerEncoderSpec, x: int, frames: int) -> int:
-    """The first layers on x (frames, K): `encoder.subsampling.linear.out` (T', width), the residual stream."""
-    after, way, name = encoder_frames(spec, frames), spec.subsampling, "encoder.subsampling"
+def subsample(b: TraceBuilder, spec: ConformerEncoderSpec, x: int, frames: int, encoder: str = ENCODER) -> int:
+    """The first layers on x (frames, K): `<encoder>.subsampling.linear.out` (T', width), the residual stream."""
+    after, way, name = encoder_frames(spec, frames), spec.subsampling, f"{encoder}.subsampling"
     inputs = spec.input
     if isinstance(way, StackedFrames):
         inputs *= way.factor
@@ -102,8 +115,10 @@ def _over_channels(b: TraceBuilder, layer: str, x: int, shape: tuple[int, int, i
     return out, after
 
 
-def _encoding(b: TraceBuilder, spec: AttentionSpec, distances: int) -> int | None:
+def _encoding(b: TraceBuilder, name: str, blocks: Sequence[tuple[str, ConformerSpec]], distances: int) -> int | None:
     """Encodings (distances, width) that no operation writes; pairs of a frame and a key have as many distances."""
-    if not spec.relative:
+    attending = [block for _, block in blocks if block.attend and block.attention.relative]
+    if not attending:
         return None
-    return b.tensor("position.encoding", Role.ACTIVATION, (distances, spec.width))
+    own = "position" + name.removeprefix(ENCODER)
+    return b.tensor(f"{own}.encoding", Role.ACTIVATION, (distances, attending[0].width))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from hwsim.extract.spec import DecodeDefaults, NetworkSpec
@@ -122,9 +122,18 @@ class AnyWorkload(Protocol):
         """Add the encoder over an utterance, with a CTC head if it has one; return the tensors of the output."""
         ...
 
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """Names of the passes over an utterance; one without a name where there is one."""
+        ...
+
+    def emit_passes(self, b: TraceBuilder, frames: int) -> Iterator[tuple[str, list[int]]]:
+        """Add what each pass has of the encoder, when it is asked for; yield the pass and the tensors of its output."""
+        ...
+
     def declare_search(self, b: TraceBuilder, encoder_out: list[int], frames: int, rows: int,
-                       models: Sequence[str]) -> StepNetworks:  # fmt: skip
-        """Declare what a search evaluates, for up to `rows` hypotheses of `frames` encoder frames."""
+                       models: Sequence[str], part: str = "") -> StepNetworks:  # fmt: skip
+        """Declare what the search of a pass evaluates, for up to `rows` hypotheses of `frames` encoder frames."""
         ...
 
     def native(self, trace: Trace, policy: PrecisionPolicy) -> Trace:

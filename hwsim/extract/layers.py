@@ -51,36 +51,38 @@ def pointwise(b: TraceBuilder, layer: str, function: Function, operands: Sequenc
     return out
 
 
-def conv_frames(frames: int, kernel: int, stride: int, padding: tuple[int, int]) -> int:
-    """Output frames of a convolution: (frames + left + right - kernel) // stride + 1.
+def conv_frames(frames: int, kernel: int, stride: int, padding: tuple[int, int], dilation: int = 1) -> int:
+    """Output frames of a convolution: (frames + left + right - span) // stride + 1, span = (kernel - 1) dilation + 1.
 
     Raises HwsimError when the kernel does not fit once.
     """
-    padded = frames + sum(padding)
-    if padded < kernel:
-        raise HwsimError(f"a convolution must have at least as many frames as its kernel of {kernel}, got {padded}")
-    return (padded - kernel) // stride + 1
+    padded, span = frames + sum(padding), (kernel - 1) * dilation + 1
+    if padded < span:
+        raise HwsimError(f"a convolution must have at least as many frames as its kernel of {span}, got {padded}")
+    return (padded - span) // stride + 1
 
 
 def conv1d(b: TraceBuilder, layer: str, x: int, inputs: int, outputs: int, frames: int, *, kernel: int,
            stride: int = 1, padding: tuple[int, int] = (0, 0), depthwise: bool = False, bias: bool = True,
-           kept: int = 0) -> int:  # fmt: skip
+           kept: int = 0, dilation: int = 1, role: Role = Role.ACTIVATION) -> int:  # fmt: skip
     """A convolution over time: `out (T', outputs)` of x (frames, inputs), see `conv_frames`.
 
     `weight` is (kernel, inputs, outputs); of a depthwise one, whose outputs are its inputs, (kernel, inputs). `kept`:
-    rows of x of before, which it reads in place of padding.
+    rows of x of before, which it reads in place of padding. `dilation`: frames from tap to tap, 1 if depthwise.
     """
     if depthwise and inputs != outputs:
         raise HwsimError(f"{layer}: a depthwise convolution must have as many outputs as inputs, got {outputs}")
+    if depthwise and dilation != 1:
+        raise HwsimError(f"{layer}: a depthwise convolution must have a dilation of 1, got {dilation}")
     shape = (kernel, inputs) if depthwise else (kernel, inputs, outputs)
     weight = b.tensor(f"{layer}.weight", Role.WEIGHT, shape)
-    after = conv_frames(frames, kernel, stride, padding)
+    after = conv_frames(frames, kernel, stride, padding, dilation)
     read = (kept + frames) * inputs
     reads = [Operand(x, fixed=read), Operand(weight, fixed=kernel * inputs * (1 if depthwise else outputs))]
     if bias:
         reads.append(Operand(b.tensor(f"{layer}.bias", Role.BIAS, (outputs,)), fixed=outputs))
-    out = b.tensor(f"{layer}.out", Role.ACTIVATION, (after, outputs))
-    b.attributes(layer, padding=list(padding), stride=stride)
+    out = b.tensor(f"{layer}.out", role, (after, outputs))
+    b.attributes(layer, padding=list(padding), stride=stride, **({} if dilation == 1 else {"dilation": dilation}))
     kind = Kind.DEPTHWISE if depthwise else Kind.CONV1D
     k, n, batch = (kernel, 1, inputs) if depthwise else (kernel * inputs, outputs, 1)
     b.op(kind, layer, reads, [Operand(out, outputs)], m=after, k=k, n=n, batch=batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hwsim.extract.encoder_spec import EncoderSpec
 from hwsim.trace import Kind, Role, TraceBuilder
 from hwsim.trace.builder import Operand, Rows
 
@@ -64,6 +65,32 @@ class LstmLayer:
         reads = [Operand(self.gates_x, gates), Operand(self.gates_h, gates), Operand(self.c, self.cells)]
         writes = [Operand(self.c, self.cells), Operand(self.h, self.cells)]
         b.op(Kind.LSTM, self.layer, reads, writes, m=m, n=self.cells, branch=branch)
+
+
+def emit_lstm_encoder(b: TraceBuilder, spec: EncoderSpec, frames: int, name: str = "encoder") -> list[int]:
+    """Add LSTM layers over `frames` input frames; return the outputs (T', cells) of the directions of the last.
+
+    Each layer is one input projection over all frames (per direction), then a recurrent loop. The two directions are
+    branches 0 and 1 of the same loop, so that a machine may run them side by side. Without a frame weights are
+    declared and nothing runs.
+    """
+    rows, width = max(frames, 1), spec.input
+    x = [b.tensor(f"{name}.input.features", Role.ACTIVATION, (rows, spec.input), f"{name}.layer0")]
+    for index in range(spec.layers):
+        if index == spec.stack_before_layer:
+            rows, width = -(-rows // spec.stack_factor), width * spec.stack_factor
+        layer = f"{name}.layer{index}"
+        directions = ["forward_", "backward_"] if spec.bidirectional else [""]
+        lstms = [LstmLayer.declare(b, layer, width, spec.cells, rows, prefix=d, steps=True) for d in directions]
+        if frames:
+            for branch, lstm in enumerate(lstms):
+                lstm.project_input(b, x, rows, branch)
+            with b.loop(rows):
+                for branch, lstm in enumerate(lstms):
+                    lstm.step(b, 1, branch)
+        x = [lstm.h for lstm in lstms]
+        width = spec.cells * len(lstms)
+    return x
 
 
 @dataclass(frozen=True, slots=True)

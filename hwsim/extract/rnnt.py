@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hwsim.extract.encoder import emit_conformer_encoder, encoder_frames
-from hwsim.extract.encoder_spec import AnyEncoderSpec, ConformerEncoderSpec, EncoderSpec
-from hwsim.extract.lstm import LstmLayer, LstmStack
+from hwsim.extract.bifocal import TwoProjections, emit_bifocal
+from hwsim.extract.cascade import FIRST, SECOND, emit_cascade, named
+from hwsim.extract.encoder import emit_conformer_encoder
+from hwsim.extract.encoder_spec import (
+    AnyEncoderSpec,
+    BifocalEncoderSpec,
+    CascadedEncoderSpec,
+    ConformerEncoderSpec,
+    TdnnfEncoderSpec,
+)
+from hwsim.extract.lstm import LstmLayer, LstmStack, emit_lstm_encoder
 from hwsim.extract.spec import JointSpec, LstmStackSpec, NetworkSpec
+from hwsim.extract.tdnnf import emit_tdnnf_encoder
 from hwsim.trace import Function, Kind, Role, TraceBuilder
 from hwsim.trace.builder import Operand, Rows
 
@@ -16,35 +25,18 @@ from hwsim.trace.builder import Operand, Rows
 def emit_encoder(b: TraceBuilder, spec: AnyEncoderSpec, frames: int, *, whole: bool = False) -> list[int]:
     """Add the encoder over `frames` input frames; return the tensors `(T', outputs)` of its last layer.
 
-    `whole`: a streaming Conformer at once, as a whole utterance is executed, and not chunk by chunk.
+    Of cascaded encoders that is the second one; of a bifocal encoder the output of each, with its own frames. `whole`:
+    a streaming Conformer at once, as a whole utterance is executed, and not chunk by chunk.
     """
     if isinstance(spec, ConformerEncoderSpec):
         return [emit_conformer_encoder(b, spec, frames, whole)]
-    return _emit_lstms(b, spec, frames)
-
-
-def _emit_lstms(b: TraceBuilder, spec: EncoderSpec, frames: int) -> list[int]:
-    """Each layer is one input projection over all frames (per direction), then a recurrent loop.
-
-    The two directions are branches 0 and 1 of the same loop, so that a machine may run them side by side.
-    """
-    x = [b.tensor("encoder.input.features", Role.ACTIVATION, (frames, spec.input), "encoder.layer0")]
-    width = spec.input
-    for index in range(spec.layers):
-        if index == spec.stack_before_layer:
-            frames = encoder_frames(spec, frames)
-            width *= spec.stack_factor
-        name = f"encoder.layer{index}"
-        directions = ["forward_", "backward_"] if spec.bidirectional else [""]
-        lstms = [LstmLayer.declare(b, name, width, spec.cells, frames, prefix=d, steps=True) for d in directions]
-        for branch, lstm in enumerate(lstms):
-            lstm.project_input(b, x, frames, branch)
-        with b.loop(frames):
-            for branch, lstm in enumerate(lstms):
-                lstm.step(b, 1, branch)
-        x = [lstm.h for lstm in lstms]
-        width = spec.cells * len(lstms)
-    return x
+    if isinstance(spec, CascadedEncoderSpec):
+        return dict(emit_cascade(b, spec, frames, whole))[SECOND]
+    if isinstance(spec, BifocalEncoderSpec):
+        return emit_bifocal(b, spec, frames)
+    if isinstance(spec, TdnnfEncoderSpec):
+        return [emit_tdnnf_encoder(b, spec, frames)]
+    return emit_lstm_encoder(b, spec, frames)
 
 
 def declare_stack(b: TraceBuilder, name: str, spec: LstmStackSpec, rows: int) -> LstmStack:
@@ -70,6 +62,7 @@ def declare_stack(b: TraceBuilder, name: str, spec: LstmStackSpec, rows: int) ->
 class Joint:
     """Tensor indices of a joint network."""
 
+    name: str
     spec: JointSpec
     encoder_weight: int
     prediction_weight: int
@@ -84,12 +77,13 @@ class Joint:
 
     @classmethod
     def declare(cls, b: TraceBuilder, spec: JointSpec, encoder_width: int, prediction_width: int, frames: int,
-                rows: int) -> Joint:  # fmt: skip
+                rows: int, name: str = "joint") -> Joint:  # fmt: skip
         """Declare the joint for encoder outputs `(frames, encoder_width)` and up to `rows` hypotheses."""
         size = spec.size
-        first, second, last = "joint.encoder_projection", "joint.prediction_projection", "joint.output"
+        first, second, last = f"{name}.encoder_projection", f"{name}.prediction_projection", f"{name}.output"
         two_biases = spec.combine != "concatenate"
         return cls(
+            name,
             spec,
             encoder_weight=b.tensor(f"{first}.weight", Role.WEIGHT, (encoder_width, size)),
             prediction_weight=b.tensor(f"{second}.weight", Role.WEIGHT, (prediction_width, size)),
@@ -118,7 +112,7 @@ class Joint:
 
     def step(self, b: TraceBuilder, m: Rows, needs: Sequence[int] = ()) -> None:
         """Combine m (frame, hypothesis) pairs, activate, project to labels, log-softmax."""
-        size, labels, layer = self.spec.size, self.spec.outputs, "joint.output"
+        size, labels, layer = self.spec.size, self.spec.outputs, f"{self.name}.output"
         product = self.spec.combine == "multiply"
         if self.spec.activation == "tanh":
             function = Function.MULTIPLY_TANH if product else Function.ADD_TANH
@@ -132,12 +126,16 @@ class Joint:
 
 @dataclass(frozen=True, slots=True)
 class SearchNetworks:
-    """Everything that a search step evaluates."""
+    """Everything that a search step evaluates, of one pass."""
 
     encoder_out: list[int]
     prediction: LstmStack
     joint: Joint
     language_models: tuple[LstmStack, ...]
+    part: str = ""
+    """The pass, empty where there is one."""
+    two: TwoProjections | None = None
+    """What a bifocal encoder has in place of one projection."""
 
     @property
     def labels(self) -> int:
@@ -151,12 +149,15 @@ class SearchNetworks:
 
     def project_encoder(self, b: TraceBuilder, m: Rows, hoisted: bool, needs: Sequence[int] = ()) -> None:
         """What the joint computes of encoder frames alone: with the encoder, or in each of its rows."""
-        layer = "encoder.projection" if hoisted else "joint.encoder_projection"
+        if self.two is not None:
+            self.two.emit(b, self.encoder_out, self.joint.encoder_side, hoisted)
+            return
+        layer = f"{named('encoder', self.part)}.projection" if hoisted else f"{self.joint.name}.encoder_projection"
         self.joint.project_encoder(b, self.encoder_out, m, layer, needs)
 
     def project_prediction(self, b: TraceBuilder, m: Rows, hoisted: bool) -> None:
         """What the joint computes of the prediction network alone: with it, or in each of its rows."""
-        layer = "prediction.projection" if hoisted else "joint.prediction_projection"
+        layer = f"{self.prediction.name}.projection" if hoisted else f"{self.joint.name}.prediction_projection"
         self.joint.project_prediction(b, self.prediction.layers[-1].h, m, layer)
 
     def join(self, b: TraceBuilder, m: Rows, needs: Sequence[int] = ()) -> None:
@@ -165,11 +166,18 @@ class SearchNetworks:
 
 
 def declare_search(b: TraceBuilder, spec: NetworkSpec, encoder_out: list[int], frames: int, rows: int,
-                   language_models: Sequence[str]) -> SearchNetworks:  # fmt: skip
-    """Declare prediction network, joint and the named language models for up to `rows` hypotheses."""
-    return SearchNetworks(
-        encoder_out,
-        declare_stack(b, "prediction", spec.prediction, rows),
-        Joint.declare(b, spec.joint, spec.encoder.outputs, spec.prediction.cells, frames, rows),
-        tuple(declare_stack(b, name, spec.language_models[name], rows) for name in language_models),  # type: ignore[index]
-    )
+                   language_models: Sequence[str], part: str = "") -> SearchNetworks:  # fmt: skip
+    """Declare prediction network, joint and the named language models for up to `rows` hypotheses.
+
+    `part`: the pass that they are of, each with its own prediction network and joint.
+    """
+    encoder = spec.encoder
+    width = encoder.first.outputs if isinstance(encoder, CascadedEncoderSpec) and part == FIRST else encoder.outputs
+    prediction = declare_stack(b, named("prediction", part), spec.prediction, rows)
+    joint = Joint.declare(b, spec.joint, width, spec.prediction.cells, frames, rows, named("joint", part))
+    two = None
+    if isinstance(encoder, BifocalEncoderSpec):
+        bias, size = joint.encoder_bias, spec.joint.size
+        two = TwoProjections.declare(b, encoder, frames, joint.encoder_weight, bias, size)
+    models = tuple(declare_stack(b, name, spec.language_models[name], rows) for name in language_models)  # type: ignore[index]
+    return SearchNetworks(encoder_out, prediction, joint, models, part, two)

@@ -1,4 +1,4 @@
-"""What a network file of `workloads/` may say: the parametric catalogue of transducers and CTC networks."""
+"""What a network file of `workloads/` may say: transducers, CTC and hybrid networks, language models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from hwsim.config import Frozen
-from hwsim.extract.encoder_spec import AnyEncoderSpec, Size
+from hwsim.extract.encoder_spec import AnyEncoderSpec, Size, TdnnfEncoderSpec
+from hwsim.extract.transformer_spec import TransformerSpec
 from hwsim.speech.spec import SpeechSpec
 
 
@@ -49,6 +50,8 @@ class HeadSpec(Frozen):
 
     outputs: Size
     """Labels including blank."""
+    log_softmax: bool = True
+    """Whether the scores are log-probabilities; a network trained by lattice-free MMI gives the sums themselves."""
     source: str
 
 
@@ -93,10 +96,17 @@ class PublishedSizes(Frozen):
     """Parameter counts that the source prints, for the tests and for `hwsim show`."""
 
     parameters: dict[str, Annotated[float, Field(gt=0)]]
-    """Component name to count; `acoustic` is encoder + prediction + joint, or encoder + head."""
+    """Component name to count; `acoustic` is encoder + prediction + joint, or encoder + head, and `acoustic_training`
+    that with a branch that only training has."""
     relative_tolerance: Annotated[float, Field(ge=0, lt=1)]
     """0 where the source prints an exact count, else what its rounding leaves open."""
     source: str
+
+
+def _one_output(encoder: AnyEncoderSpec) -> None:
+    """Raises ValueError for an encoder of two outputs."""
+    if encoder.kind in ("cascaded", "bifocal"):
+        raise ValueError(f"such that the encoder gives one output, which one of kind {encoder.kind} does not")
 
 
 class CtcSpec(Frozen):
@@ -112,6 +122,86 @@ class CtcSpec(Frozen):
     decode: CtcDefaults
     published: PublishedSizes
 
+    @model_validator(mode="after")
+    def _encoder_fits(self) -> CtcSpec:
+        _one_output(self.encoder)
+        return self
+
+
+class HybridDefaults(Frozen):
+    """The utterance of a hybrid network, and what follows its scores."""
+
+    frames: Size
+    """Encoder input frames of the standard utterance."""
+    n_best: Annotated[int, Field(ge=0)] = 0
+    """Hypotheses that the language model rescores; 0 for none."""
+    words_per_second: Annotated[float, Field(gt=0)] = 1.0
+    """Words of a hypothesis for each second of audio."""
+    source: str
+
+
+class HybridSpec(Frozen):
+    """A file of `workloads/` with `family: hybrid`: an encoder and scores of states of a decoding graph.
+
+    The scores go to the host, whose search in the graph is not part of the trace. A language model may then score the
+    best hypotheses, all of one length and each from its beginning.
+    """
+
+    name: str
+    description: str
+    family: Literal["hybrid"]
+    frame_period_s: Annotated[float, Field(gt=0)]
+    """Time between encoder input frames."""
+    encoder: AnyEncoderSpec
+    head: HeadSpec
+    """States of the graph in place of labels, none of them a blank."""
+    training_branch: bool = False
+    """Whether training has the layers from the small one to the outputs a second time, as beside lattice-free MMI."""
+    rescoring_lm: TransformerSpec | None = None
+    decode: HybridDefaults
+    published: PublishedSizes
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> HybridSpec:
+        _one_output(self.encoder)
+        if self.training_branch and not isinstance(self.encoder, TdnnfEncoderSpec):
+            raise ValueError(f"such that training_branch is false, as the encoder is {self.encoder.kind}")
+        if (self.rescoring_lm is None) != (self.decode.n_best == 0):
+            beside = "without" if self.rescoring_lm is None else "with"
+            raise ValueError(f"such that decode.n_best is {'0' if beside == 'without' else '1 or more'} {beside} a "
+                             f"rescoring_lm, not {self.decode.n_best}")  # fmt: skip
+        return self
+
+    @property
+    def training_parameters(self) -> int:
+        """Of the branch that only training has; 0 without one."""
+        if not self.training_branch or not isinstance(self.encoder, TdnnfEncoderSpec):
+            return 0
+        return self.encoder.branch_parameters + (self.encoder.outputs + 1) * self.head.outputs
+
+
+class RescoringDefaults(Frozen):
+    """What a language model alone scores."""
+
+    words: Size
+    """Of a hypothesis, with the end of the sentence."""
+    n_best: Size
+    """Hypotheses that are scored at once."""
+    words_per_second: Annotated[float, Field(gt=0)]
+    """At which they were spoken, to count time in seconds of audio."""
+    source: str
+
+
+class LanguageModelSpec(Frozen):
+    """A file of `workloads/` with `family: lm`: a language model, which scores hypotheses."""
+
+    name: str
+    description: str
+    family: Literal["lm"]
+    model: TransformerSpec
+    decode: RescoringDefaults
+    published: PublishedSizes
+
 
 class NetworkSpec(Frozen):
     """A file of `workloads/` with `family: rnnt`: a transducer."""
@@ -123,7 +213,9 @@ class NetworkSpec(Frozen):
     """Time between encoder input frames."""
     encoder: AnyEncoderSpec
     prediction: LstmStackSpec
+    """Of each pass, where there are two."""
     joint: JointSpec
+    """Of each pass, where there are two; a bifocal encoder has a second projection of its left side there."""
     language_models: dict[Literal["external_lm", "source_lm"], LstmStackSpec] = Field(default_factory=dict)
     decode: DecodeDefaults
     published: PublishedSizes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,28 +14,48 @@ from pydantic import Field, TypeAdapter
 from hwsim import catalogue
 from hwsim.config import read_document, validate
 from hwsim.errors import ConfigError, HwsimError
+from hwsim.extract.cascade import PASSES, emit_cascade
 from hwsim.extract.ctc import emit_head
 from hwsim.extract.encoder import encoder_frames
+from hwsim.extract.encoder_spec import BifocalEncoderSpec, CascadedEncoderSpec
 from hwsim.extract.graph import store
 from hwsim.extract.graph.model import ExtractedModel
+from hwsim.extract.hybrid import ALONE, RESCORING, emit_after_scores, emit_rescoring
 from hwsim.extract.interface import AnyWorkload
 from hwsim.extract.rnnt import SearchNetworks, declare_search, emit_encoder
-from hwsim.extract.spec import CtcSpec, DecodeDefaults, NetworkSpec
+from hwsim.extract.spec import (
+    CtcSpec,
+    DecodeDefaults,
+    HybridSpec,
+    LanguageModelSpec,
+    NetworkSpec,
+    RescoringDefaults,
+)
 from hwsim.numerics.policy import PrecisionPolicy
 from hwsim.speech.spec import SpeechSpec
 from hwsim.trace import Trace, TraceBuilder
 
+Definition = NetworkSpec | CtcSpec | HybridSpec | LanguageModelSpec
 ACOUSTIC = ("encoder", "prediction", "joint", "head")
-"""Components of the acoustic model."""
+"""Components of the acoustic model, of each pass or side; those of several have a suffix, as in `encoder_first`."""
+FAMILIES: dict[str, type[Definition]] = {
+    "rnnt": NetworkSpec, "ctc": CtcSpec, "hybrid": HybridSpec, "lm": LanguageModelSpec,
+}  # fmt: skip
+"""What a file may be, by its `family`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Workload:
     """A network and how it is decoded by default. Two of the same content are equal."""
 
-    definition: NetworkSpec | CtcSpec
+    definition: Definition
     digest: str
     """SHA-256 of the definition, 12 digits."""
+
+    @classmethod
+    def of(cls, definition: Definition) -> Workload:
+        """A workload of a definition."""
+        return cls(definition, hashlib.sha256(definition.model_dump_json().encode()).hexdigest()[:12])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Workload) and other.digest == self.digest
@@ -67,16 +87,24 @@ class Workload:
 
     @property
     def decode(self) -> DecodeDefaults:
-        """How it is decoded when nothing else is said; of a CTC network only frames and source are read."""
+        """How it is decoded when nothing else is said; without a search only frames and source are read."""
         own = self.definition.decode
         if isinstance(own, DecodeDefaults):
             return own
-        return DecodeDefaults(algorithm="greedy", beam=1, frames=own.frames, labels_per_second=1.0, source=own.source)
+        frames = own.words if isinstance(own, RescoringDefaults) else own.frames
+        return DecodeDefaults(algorithm="greedy", beam=1, frames=frames, labels_per_second=1.0, source=own.source)
+
+    @property
+    def n_best(self) -> int | None:
+        """Hypotheses that a language model scores when nothing else is said; None where no graph is searched."""
+        own = self.definition
+        return own.decode.n_best if isinstance(own, HybridSpec | LanguageModelSpec) else None
 
     @property
     def frame_period_s(self) -> float:
-        """Time between encoder input frames, s."""
-        return self.definition.frame_period_s
+        """Time between encoder input frames, s; between the words of a language model alone."""
+        own = self.definition
+        return 1 / own.decode.words_per_second if isinstance(own, LanguageModelSpec) else own.frame_period_s
 
     @property
     def transduces(self) -> bool:
@@ -85,33 +113,69 @@ class Workload:
 
     @property
     def labels(self) -> int:
-        """Scores of a row of the joint, or of a frame of the head, blank included."""
+        """Scores of a row of the joint, or of a frame of the head, blank included; or words of a language model."""
         own = self.definition
-        return own.head.outputs if isinstance(own, CtcSpec) else own.joint.outputs
+        if isinstance(own, LanguageModelSpec):
+            return own.model.vocabulary
+        return own.joint.outputs if isinstance(own, NetworkSpec) else own.head.outputs
 
     def audio_seconds(self, frames: int) -> float:
-        """Length of the audio behind a number of encoder input frames."""
+        """Length of the audio behind a number of encoder input frames, or of words of a language model alone."""
         return frames * self.frame_period_s
 
     def encoder_frames(self, frames: int) -> int:
-        """Frames that the encoder gives for a number of its input frames."""
-        return encoder_frames(self.definition.encoder, frames)
+        """Frames that the encoder gives for a number of its input frames; words stay words."""
+        own = self.definition
+        return frames if isinstance(own, LanguageModelSpec) else encoder_frames(own.encoder, frames)
 
     def emit_encoder(self, b: TraceBuilder, frames: int) -> list[int]:
-        """Add the encoder over an utterance, and the head of a CTC network; return the tensors of the output."""
+        """Add the encoder over an utterance, and the head if it has one; return the tensors of the output.
+
+        Of a language model alone it is the model, over one hypothesis of `frames` words.
+        """
         return self._emit(b, frames)
 
     def _emit(self, b: TraceBuilder, frames: int, whole: bool = False) -> list[int]:
         own = self.definition
+        if isinstance(own, LanguageModelSpec):
+            return [emit_rescoring(b, ALONE, own.model, frames, 1)]
         out = emit_encoder(b, own.encoder, frames, whole=whole)
-        if isinstance(own, CtcSpec):
-            return [emit_head(b, own.head, out, own.encoder.outputs, self.encoder_frames(frames))]
-        return out
+        if isinstance(own, NetworkSpec):
+            return out
+        return [emit_head(b, own.head, out, own.encoder.outputs, self.encoder_frames(frames))]
+
+    def emit_utterance(self, b: TraceBuilder, frames: int, n_best: int | None = None) -> None:
+        """Add all that is timed of an utterance that no search here follows: scores, and the rescoring of `n_best`.
+
+        `n_best` None is the workload's own.
+        """
+        own, count = self.definition, self.n_best if n_best is None else n_best
+        if isinstance(own, LanguageModelSpec):
+            emit_rescoring(b, ALONE, own.model, frames, count or 1)
+            return
+        (scores, *_) = self._emit(b, frames)
+        if isinstance(own, HybridSpec):
+            audio_s = self.audio_seconds(frames)
+            emit_after_scores(b, own, scores, self.encoder_frames(frames), audio_s, count or 0)
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """Passes over an utterance, `first` and `second` of cascaded encoders; else one without a name."""
+        own = self.definition
+        return PASSES if isinstance(own, NetworkSpec) and isinstance(own.encoder, CascadedEncoderSpec) else ("",)
+
+    def emit_passes(self, b: TraceBuilder, frames: int, whole: bool = False) -> Iterator[tuple[str, list[int]]]:
+        """Add what each pass has of the encoder, when it is asked for; yield the pass and the tensors of its output."""
+        encoder = self.spec.encoder
+        if isinstance(encoder, CascadedEncoderSpec):
+            yield from emit_cascade(b, encoder, frames, whole)
+        else:
+            yield "", self._emit(b, frames, whole)
 
     def declare_search(self, b: TraceBuilder, encoder_out: list[int], frames: int, rows: int,
-                       models: Sequence[str]) -> SearchNetworks:  # fmt: skip
-        """Declare what a search evaluates, for up to `rows` hypotheses of `frames` encoder frames."""
-        return declare_search(b, self.spec, encoder_out, frames, rows, models)
+                       models: Sequence[str], part: str = "") -> SearchNetworks:  # fmt: skip
+        """Declare what the search of a pass evaluates, for up to `rows` hypotheses of `frames` encoder frames."""
+        return declare_search(b, self.spec, encoder_out, frames, rows, models, part)
 
     def native(self, trace: Trace, policy: PrecisionPolicy) -> Trace:
         """Raises HwsimError: a network of the catalogue has no number formats of its own."""
@@ -127,24 +191,45 @@ class Workload:
 @lru_cache(maxsize=32)
 def _networks(workload: Workload) -> Trace:
     builder = TraceBuilder(workload.name)
-    encoder_out = workload._emit(builder, workload.definition.encoder.reduction, whole=True)
-    if not workload.transduces:
-        return builder.build()
-    parts = declare_search(builder, workload.spec, encoder_out, 1, 1, workload.language_models)
-    parts.joint.project_encoder(builder, encoder_out, 1, "joint.encoder_projection")
-    for stack in (parts.prediction, *parts.language_models):
-        stack.step(builder, 1)
-    parts.joint.project_prediction(builder, parts.prediction.layers[-1].h, 1, "joint.prediction_projection")
-    parts.joint.step(builder, 1)
+    own = workload.definition
+    frames = 1 if isinstance(own, LanguageModelSpec) else own.encoder.reduction
+    if isinstance(own, NetworkSpec):
+        return _transducer(workload, builder, own)
+    workload._emit(builder, frames, whole=True)
+    if isinstance(own, HybridSpec) and own.rescoring_lm is not None:
+        emit_rescoring(builder, RESCORING, own.rescoring_lm, 1, 1)
+    return builder.build()
+
+
+def _transducer(workload: Workload, builder: TraceBuilder, spec: NetworkSpec) -> Trace:
+    two = isinstance(spec.encoder, BifocalEncoderSpec)
+    frames = spec.encoder.left_frames + 1 if isinstance(spec.encoder, BifocalEncoderSpec) else spec.encoder.reduction
+    for part, encoder_out in workload.emit_passes(builder, frames, whole=True):
+        models = workload.language_models if part == workload.passes[-1] else ()
+        parts = workload.declare_search(builder, encoder_out, workload.encoder_frames(frames), 1, models, part)
+        parts.project_encoder(builder, 1, hoisted=two)
+        for stack in (parts.prediction, *parts.language_models):
+            stack.step(builder, 1)
+        parts.project_prediction(builder, 1, hoisted=False)
+        parts.join(builder, 1)
     return builder.build()
 
 
 def parameter_counts(workload: AnyWorkload) -> dict[str, int]:
-    """Parameters per component, with `acoustic` for encoder + prediction + joint, or encoder + head."""
+    """Parameters per component, with `acoustic` for encoder + prediction + joint, or encoder + head.
+
+    `acoustic_training` is that with a branch which only training has, where the network has one. A language model
+    alone has no `acoustic`.
+    """
     networks = workload.networks
     names = [name for name in networks.components if networks.totals(name).parameters]
     counts = {name: networks.totals(name).parameters for name in names}
-    counts["acoustic"] = sum(counts.get(name, 0) for name in ACOUSTIC)
+    definition = getattr(workload, "definition", None)
+    if isinstance(definition, LanguageModelSpec):
+        return counts
+    counts["acoustic"] = sum(count for name, count in counts.items() if name.partition("_")[0] in ACOUSTIC)
+    if isinstance(definition, HybridSpec) and definition.training_branch:
+        counts["acoustic_training"] = counts["acoustic"] + definition.training_parameters
     return counts
 
 
@@ -152,11 +237,11 @@ def parameter_counts(workload: AnyWorkload) -> dict[str, int]:
 def _load(path: Path, modified_ns: int) -> Workload:
     document = read_document(path)
     family = document.data.get("family", "rnnt") if isinstance(document.data, dict) else "rnnt"
-    if family not in ("rnnt", "ctc"):
+    if family not in FAMILIES:
         where = document.where(("family",))
-        raise ConfigError(f"{where}: family must be one of 'rnnt' or 'ctc', got {family!r}")
-    spec = validate(CtcSpec, document) if family == "ctc" else validate(NetworkSpec, document)
-    return Workload(spec, hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:12])
+        raise ConfigError(f"{where}: family must be one of 'rnnt', 'ctc', 'hybrid' or 'lm', got {family!r}")
+    spec: Definition = validate(FAMILIES[family], document)
+    return Workload.of(spec)
 
 
 def load_workload(name_or_path: str | Path) -> AnyWorkload:
@@ -186,4 +271,4 @@ def _load_model(path: Path, modified_ns: int) -> ExtractedModel:
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a file of `workloads/`, for editors."""
-    return TypeAdapter(Annotated[NetworkSpec | CtcSpec, Field(discriminator="family")]).json_schema()
+    return TypeAdapter(Annotated[Definition, Field(discriminator="family")]).json_schema()

@@ -10,12 +10,13 @@ from rich.console import Group, RenderableType
 from hwsim.arch import Architecture, Origin
 from hwsim.cost.peak import peak_efficiency_ops_per_j
 from hwsim.extract import Workload, parameter_counts
-from hwsim.extract.spec import CtcSpec, LstmStackSpec
+from hwsim.extract.spec import CtcSpec, HeadSpec, HybridSpec, LanguageModelSpec, LstmStackSpec
 from hwsim.numerics import NumberFormat, PrecisionPolicy
 from hwsim.numerics.formats import BASES
 from hwsim.numerics.policy import LayerPrecision
+from hwsim.report.analog import describe_tiles
 from hwsim.report.layout import assumption_text, facts_grid, plain_table, section, spaced
-from hwsim.report.sentences import FUSIONS, SEARCHES, encoder_text, geometry, memory_text
+from hwsim.report.sentences import FUSIONS, SEARCHES, encoder_texts, geometry, memory_text, transformer_text
 from hwsim.report.speech import describe_speech
 from hwsim.report.units import DASH, number, plural, si, signed, significant
 
@@ -35,6 +36,9 @@ def describe_arch(arch: Architecture) -> Group:
         f" link {si(host.link_bandwidth_bytes_per_s.value, 'B/s')}",
         "Digest": arch.digest[:12],
     }
+    tiles = describe_tiles(arch)
+    if tiles:
+        rows["Tiles"] = tiles
     if links:
         rows["Cores"] += f"; links of {links.bytes_per_cycle.value:g} bytes per cycle"
     parts: list[RenderableType] = [facts_grid(rows), _formats(arch)]
@@ -57,12 +61,11 @@ def describe_workload(workload: Workload) -> Group:
     for name, count in parameter_counts(workload).items():
         printed = spec.published.parameters.get(name)
         difference = f"{signed(100 * (count / printed - 1), 1)} %" if printed else ""
-        note = ("encoder + prediction + joint" if workload.transduces else "encoder + head") if name == ACOUSTIC else ""
-        table.add_row(name, f"{count:,}", f"{printed:,.0f}" if printed else DASH, difference, note)
+        table.add_row(name, f"{count:,}", f"{printed:,.0f}" if printed else DASH, difference, _note(workload, name))
     rows = {
         "Workload": f"{workload.name}: {' '.join(spec.description.split())}",
         "Decoding": _decoding(workload),
-        "Published": f"{spec.published.source}; counts agree {agreement}",
+        "Published": spec.published.source + (f"; counts agree {agreement}" if spec.published.parameters else ""),
         "Digest": workload.digest,
     }
     parts: list[RenderableType] = [facts_grid(rows), table, section("Parts", assumption_text(_part_lines(workload)))]
@@ -71,10 +74,25 @@ def describe_workload(workload: Workload) -> Group:
     return spaced(parts)
 
 
+def _note(workload: Workload, name: str) -> str:
+    """What a count of several components is."""
+    whole = "encoder + prediction + joint" if workload.transduces else "encoder + head"
+    return {ACOUSTIC: whole, "acoustic_training": "with the branch that only training has"}.get(name, "")
+
+
 def _decoding(workload: Workload) -> str:
-    decode = workload.decode
+    decode, own = workload.decode, workload.definition
     length_s = workload.audio_seconds(decode.frames)
+    if isinstance(own, LanguageModelSpec):
+        scored = f"scores of {plural(own.decode.n_best, 'hypothesis', 'hypotheses')}"
+        return f"none, {scored} of {plural(decode.frames, 'word')} ({length_s:.4g} s of speech)"
     frames = f"{plural(decode.frames, 'frame')} of {1e3 * workload.frame_period_s:g} ms ({length_s:.4g} s)"
+    if isinstance(own, HybridSpec):
+        after = "no rescoring"
+        if own.rescoring_lm is not None:
+            count = plural(own.decode.n_best, "hypothesis", "hypotheses")
+            after = f"{count} rescored, {own.decode.words_per_second:g} words per second"
+        return f"in a graph on the host, which is not timed; {frames}; {after}"
     if not workload.transduces:
         return f"none, scores of a CTC head; {frames}"
     beam = "" if decode.algorithm == "greedy" else f", beam {decode.beam}"
@@ -82,6 +100,7 @@ def _decoding(workload: Workload) -> str:
     return (
         f"{SEARCHES[decode.algorithm]}{beam}, {FUSIONS[models]};"
         f" {frames}, {decode.labels_per_second:g} labels per second"
+        + ("; two passes, both of them searched alike" if len(workload.passes) > 1 else "")
     )
 
 
@@ -130,17 +149,26 @@ def _origins(title: str, origins: list[Origin]) -> Group:
 
 def _part_lines(workload: Workload) -> list[str]:
     """`encoder = 6 bidirectional LSTM layers of 640 cells ...: source` for each part, and the decoding's source."""
-    spec = workload.definition
-    lines = [f"encoder = {encoder_text(spec.encoder)}: {spec.encoder.source}"]
-    if isinstance(spec, CtcSpec):
-        head = f"head = linear layer to {spec.head.outputs} outputs, log-softmax: {spec.head.source}"
-        return [*lines, head, f"decode: {spec.decode.source}"]
+    spec, decode = workload.definition, f"decode: {workload.decode.source}"
+    if isinstance(spec, LanguageModelSpec):
+        return [f"lm = {transformer_text(spec.model)}: {spec.model.source}", decode]
+    lines = [f"{name} = {text}: {source}" for name, text, source in encoder_texts(spec.encoder)]
+    if isinstance(spec, CtcSpec | HybridSpec):
+        lines.append(f"head = {_head_text(spec.head)}: {spec.head.source}")
+        model = spec.rescoring_lm if isinstance(spec, HybridSpec) else None
+        if model is not None:
+            lines.append(f"rescoring_lm = {transformer_text(model)}: {model.source}")
+        return [*lines, decode]
     joint = spec.joint
     stacks = [("prediction", spec.prediction), *spec.language_models.items()]
     lines += [f"{name} = {_stack_text(stack)}: {stack.source}" for name, stack in stacks]
     combined = {"add": "sum", "multiply": "product", "concatenate": "concatenation"}[joint.combine]
     text = f"{combined} of two projections to {joint.size}, {joint.activation}, {joint.outputs} outputs"
-    return [*lines, f"joint = {text}: {joint.source}", f"decode: {spec.decode.source}"]
+    return [*lines, f"joint = {text}: {joint.source}", decode]
+
+
+def _head_text(head: HeadSpec) -> str:
+    return f"linear layer to {head.outputs} outputs, {'log-softmax' if head.log_softmax else 'no softmax'}"
 
 
 def _stack_text(stack: LstmStackSpec) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from hwsim.arch import Architecture
 from hwsim.cost.classes import first_operands, operand_formats, operation_classes
+from hwsim.cost.operation import Unit
 from hwsim.decode.rows import DecodeTotals
 from hwsim.decode.search import speech_statistics
 from hwsim.decode.statistics import schedule
@@ -32,13 +33,14 @@ class FormatUse:
 
 
 def formats_in_use(result: Result) -> list[FormatUse]:
-    """Formats of the matrix products of a run, most MACs first."""
+    """Formats of the matrix products of a run, most MACs first; products on analog tiles have none."""
     trace = result.run.trace
     classes = operation_classes(trace)
     macs = np.bincount(classes.of_operation, trace.macs, len(classes.kind)).astype(np.int64)
     found: dict[str, int] = {}
-    for pair, count in zip(operand_formats(trace), macs.tolist(), strict=True):
-        if pair and count:
+    digital = (result.run.costs.unit != Unit.TILES).tolist()
+    for pair, count, computed in zip(operand_formats(trace), macs.tolist(), digital, strict=True):
+        if pair and count and computed:
             name = mac_format(*pair)
             found[name] = found.get(name, 0) + count
     uses = [FormatUse(name, result.arch.compute_format(name), count) for name, count in found.items()]
@@ -108,6 +110,7 @@ def total(result: Result) -> ComponentResult:
         utilization=float((run.trace.macs * (peak > 0) / np.maximum(peak, 1)).sum()) / max(result.cycles, 1),
         parameters=sum(part.parameters for part in parts),
         weight_bits=sum(part.weight_bits for part in parts),
+        tile_weights=sum(part.tile_weights for part in parts),
     )
 
 
@@ -124,6 +127,13 @@ class WeightHome:
     """Weights read from DRAM."""
     reads: float
     """How often that is, for the mean byte of the weights that products read (biases and look-up tables apart)."""
+    tile_weights: int = 0
+    """Those of the parameters that lie on analog tiles, which have no bits."""
+
+    @property
+    def digital_parameters(self) -> int:
+        """Parameters that are stored as bits."""
+        return self.parameters - self.tile_weights
 
     @property
     def stored_bytes(self) -> int:
@@ -142,10 +152,11 @@ def weight_homes(result: Result) -> list[WeightHome]:
             kept[component] = kept.get(component, 0) + placement.size_bytes
     streamed = _weight_reads(result)
     return [
-        WeightHome(name, part.parameters, part.weight_bits, kept.get(name, 0), *streamed.get(name, (0, 0.0)))
+        WeightHome(name, part.parameters, part.weight_bits, kept.get(name, 0), *streamed.get(name, (0, 0.0)),
+                   part.tile_weights)
         for name, part in result.components.items()
         if part.parameters
-    ]
+    ]  # fmt: skip
 
 
 def _weight_reads(result: Result) -> dict[str, tuple[int, float]]:
@@ -156,11 +167,12 @@ def _weight_reads(result: Result) -> dict[str, tuple[int, float]]:
     run = result.run
     trace = run.trace
     weight = first_operands(trace)[0]
+    on_tiles = run.mapping.tensors if run.mapping else []
     found: dict[str, tuple[int, int, int]] = {}
     for index in np.unique(weight[weight >= 0]).tolist():
         tensor, users = trace.tensors[index], weight == index
         moved = int(run.lowered.weight_bytes[users].sum())
-        is_matrix = bool(trace.macs[users].any())
+        is_matrix = bool(trace.macs[users].any()) and index not in on_tiles
         size = -(-NumberFormat.parse(tensor.format).stored_bits(tensor.shape).total // 8) if is_matrix else 0
         all_bytes, matrix_bytes, sizes = found.get(tensor.component, (0, 0, 0))
         found[tensor.component] = (all_bytes + moved, matrix_bytes + moved * is_matrix, sizes + size)

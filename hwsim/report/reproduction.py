@@ -48,6 +48,9 @@ def figure_table(reproduction: Reproduction) -> Table:
 
 def figure_cells(row: Row) -> tuple[str, str, str]:
     """Published figure, simulated figure and their difference, as text."""
+    if row.tolerance == 0 and row.published is not None:
+        # An exact count is shown whole.
+        return f"{row.published:,.0f}", f"{row.simulated:,.0f}", f"{signed(100 * (row.relative_difference or 0), 1)} %"
     simulated = significant(row.simulated, 4 if (row.published or row.simulated) >= 100 else 3)
     if row.published is None or row.relative_difference is None:
         return DASH, simulated, DASH

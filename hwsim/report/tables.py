@@ -8,12 +8,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from hwsim.report import facts
+from hwsim.report.analog import tiles_text
 from hwsim.report.layout import assumption_text, bullets, facts_grid, plain_table, section, spaced
 from hwsim.report.paragraphs import decode_text, machine_text, network_text
 from hwsim.report.units import DASH, column_decimals, fixed, percent, plural, si, significant
 from hwsim.simulation import ComponentResult, Result
 
-CAUSE_NAMES = {"dram": "DRAM", "mac": "MACs", "link": "host link", "vector": "vector unit"}
+CAUSE_NAMES = {"dram": "DRAM", "mac": "MACs", "link": "host link", "vector": "vector unit",
+               "analog": "analog tiles"}  # fmt: skip
 
 
 def result_report(result: Result, versus: Result | None = None, changed: Mapping[str, str] | None = None) -> Group:
@@ -37,9 +39,11 @@ def result_report(result: Result, versus: Result | None = None, changed: Mapping
 
 def paragraphs(result: Result, versus: Result | None, changed: Mapping[str, str]) -> Table:
     """Machine, network and decode, one paragraph each."""
+    tiles = tiles_text(result)
     return facts_grid(
         {
             "Machine": machine_text(result, versus, changed),
+            **({"Tiles": tiles} if tiles else {}),
             "Network": network_text(result, versus),
             "Decode": decode_text(result),
         }
@@ -98,16 +102,21 @@ def weight_table(result: Result) -> Table:
     """Size of the weights by component, what stays on chip, what streams from DRAM."""
     homes = facts.weight_homes(result)
     reads = column_decimals(max(home.dram_bytes for home in homes) / 1e6)
+    tiles = any(home.tile_weights for home in homes)
     table = plain_table(
         "Weights",
-        [("\ncomponent", "left"), ("parameters\nM", "right"), ("bits\neach", "right"), ("stored\nMB", "right"),
+        [("\ncomponent", "left"), ("parameters\nM", "right"), *([("on tiles\nM", "right")] if tiles else []),
+         ("bits\neach", "right"), ("stored\nMB", "right"),
          ("compression\n×", "right"), ("kept on chip\nMB", "right"), ("from DRAM\nMB", "right"),
          ("read\ntimes", "right")],
     )  # fmt: skip
     for home in homes:
         table.add_row(
-            home.component, significant(home.parameters / 1e6), f"{home.stored_bits / home.parameters:.2f}",
-            fixed(home.stored_bytes / 1e6, 2), significant(32 * home.parameters / home.stored_bits),
+            home.component, significant(home.parameters / 1e6),
+            *([significant(home.tile_weights / 1e6) if home.tile_weights else DASH] if tiles else []),
+            f"{home.stored_bits / home.digital_parameters:.2f}" if home.digital_parameters else DASH,
+            fixed(home.stored_bytes / 1e6, 2),
+            significant(32 * home.digital_parameters / home.stored_bits) if home.stored_bits else DASH,
             fixed(home.kept_bytes / 1e6, 2) if home.kept_bytes else DASH, fixed(home.dram_bytes / 1e6, reads),
             significant(home.reads),
         )  # fmt: skip
@@ -136,7 +145,7 @@ def note_lines(result: Result, versus: Result | None = None) -> str:
     hidden = [c.name for c in result.components.values() if facts.share(c, result) < facts.HIDDEN_SHARE]
     if hidden:
         notes.append(
-            f"{', '.join(hidden)}: under {100 * facts.HIDDEN_SHARE:g} % of the latency, hidden behind other components"
+            f"{', '.join(hidden)}: under {100 * facts.HIDDEN_SHARE:g} % of the latency, short or hidden behind others"
         )
     return bullets(notes)
 

@@ -119,6 +119,7 @@ def _amounts(result: Result) -> Iterator[tuple[str, int]]:
         TaskKind.EXCHANGE: ("bytes", lowered.exchange_bytes),
         TaskKind.LINK: ("bytes", copied),
         TaskKind.COMPUTE: ("macs", trace.macs),
+        TaskKind.ANALOG: ("macs", trace.macs),
     }
     unit, amount = np.full(len(lowered.kind), "", dtype=object), np.zeros(len(lowered.kind), dtype=np.int64)
     for kind, (name, per_operation) in by_kind.items():

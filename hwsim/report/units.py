@@ -71,6 +71,6 @@ def number(value: float) -> str:
     return f"{value:.0f}" if value == int(value) and abs(value) < 1e7 else f"{value:g}"
 
 
-def plural(count: int, word: str) -> str:
-    """`1 core`, `4 cores`."""
-    return f"{count:,} {word}" + ("" if count == 1 else "s")
+def plural(count: int, word: str, many: str = "") -> str:
+    """`1 core`, `4 cores`; `many` where that is not the word and an s."""
+    return f"{count:,} {word if count == 1 else many or word + 's'}"

@@ -11,6 +11,7 @@ from rich.text import Text
 from hwsim.execute.semantics import Semantics
 from hwsim.report.layout import bullets, facts_grid, plain_table, section, spaced
 from hwsim.report.units import DASH, plural
+from hwsim.validate.analog import AnalogReport, LayerDeviation
 from hwsim.validate.report import TIER_MEANINGS, LayerReport, Report, Source
 
 TITLES = {
@@ -61,6 +62,33 @@ def mode_table(mode: str, layers: list[LayerReport]) -> Table:
             DASH if layer.tie_distance is None else f"{layer.tie_distance:.2g}", _verdict(layer),
             style="" if layer.passed else "bold",
         )  # fmt: skip
+    return table
+
+
+def analog_report(report: AnalogReport, facts: Mapping[str, str]) -> Group:
+    """What `hwsim validate --analog` prints, for 100 columns; `facts` are paragraphs that come first."""
+    parts: list[RenderableType] = [facts_grid(facts)]
+    for mode in dict.fromkeys(layer.mode for layer in report.layers):
+        parts.append(deviation_table(mode, [layer for layer in report.layers if layer.mode == mode]))
+    parts.append(Text("Deviation: rms(analog - digital) / rms(digital) of a chip. Nothing is judged.", style="bold"))
+    return spaced(parts)
+
+
+ANALOG_TITLES = {
+    "free-running": "Free-running: every layer reads what the chip computed before it",
+    "teacher-forced": "Teacher-forced: every layer and every recurrent step reads the digital network",
+}
+
+
+def deviation_table(mode: str, layers: list[LayerDeviation]) -> Table:
+    """Mean, standard deviation, least and greatest deviation over chips of each tensor."""
+    columns = [("\ntensor", "wrap"), ("\nelements", "right"), ("deviation\nmean", "right"),
+               ("spread\nover chips", "right"), ("\nleast", "right"), ("\ngreatest", "right")]  # fmt: skip
+    table = plain_table(ANALOG_TITLES[mode], columns)
+    for layer in layers:
+        figures = (layer.mean, layer.spread, min(layer.relative_rms), max(layer.relative_rms))
+        shown = (DASH if value is None or value != value else f"{100 * value:.2f} %" for value in figures)
+        table.add_row(layer.tensor, f"{layer.elements:,}", *shown)
     return table
 
 

@@ -24,5 +24,6 @@ REPRODUCTIONS: Mapping[str, Callable[..., Reproduction]] = {
     "conformer-4bit": _of("conformer_4bit"),
     "usm-lite": _of("usm_lite"),
     "green-asr": _of("green_asr"),
+    "analog-rnnt": _of("analog_rnnt"),
 }
 """Name of a paper to the function that reproduces its figures; all take `on_step(done, total)`."""

@@ -12,6 +12,7 @@ from hwsim.arch import Architecture, load_arch
 from hwsim.decode.search import default_settings
 from hwsim.errors import HwsimError
 from hwsim.extract import Workload
+from hwsim.extract.encoder_spec import BifocalEncoderSpec
 from hwsim.reproduce.gq_serving import FloatArray, Serving, interpolated, latencies_s, percentiles_s
 from hwsim.reproduce.record import Sensitivity, Value
 from hwsim.simulation import Result, simulate
@@ -25,9 +26,22 @@ CONFIGURATIONS = {
     "1/5/5/5": "gq-bifocal-1555",
 }
 """Bits of left encoder / right encoder / decoder / joint, and their policy."""
-BASELINE, HEADLINE = "8/8/8/8", "5/5/5/5"
+BASELINE, HEADLINE, ONE_BIT = "8/8/8/8", "5/5/5/5", "1/5/5/5"
 
-CallTimes = Mapping[str, FloatArray]
+
+@dataclass(frozen=True)
+class CallTime:
+    """Time of a call, s, at each of `SLOWDOWNS`."""
+
+    right_s: FloatArray
+    """Of frames of the right encoder, or of the only one."""
+    left_s: FloatArray
+    """Of frames of the left encoder; as `right_s` where there is one."""
+    left_calls: int
+    """Calls at the start of an utterance that are of the left encoder."""
+
+
+CallTimes = Mapping[str, CallTime]
 
 
 @dataclass(frozen=True)
@@ -45,30 +59,55 @@ class Conditions:
         """Encoder input frames of a call."""
         return max(round(self.serving.call_s / self.workload.frame_period_s), 1)
 
-    def run(self, policy: str, slowdown: float = 1.0) -> Result:
-        """Simulate one call while others slow the DRAM down. Raises HwsimError when it cannot be run."""
+    @property
+    def left_calls(self) -> int:
+        """Calls at the start of an utterance all of whose frames are of the left encoder; 0 without one."""
+        encoder = self.workload.spec.encoder
+        return encoder.left_frames // self.call_frames if isinstance(encoder, BifocalEncoderSpec) else 0
+
+    def run(self, policy: str, slowdown: float = 1.0, left: bool = False) -> Result:
+        """Simulate one call while others slow the DRAM down. Raises HwsimError when it cannot be run.
+
+        All frames of a call are of the right encoder of a bifocal recognizer, or all of the `left`.
+        """
         dram = self.arch.dram
         share = dram.efficiency.model_copy(update={"value": dram.efficiency.value / slowdown})
         arch = self.arch.model_copy(update={"dram": dram.model_copy(update={"efficiency": share})})
         settings = replace(default_settings(self.workload), **self.search)
-        return simulate(arch, self.workload, policy, frames=self.call_frames, settings=settings)
+        workload = one_sided(self.workload, self.call_frames if left else 0)
+        return simulate(arch, workload, policy, frames=self.call_frames, settings=settings)
 
     def call_times(self) -> CallTimes:
-        """Time of a call, s, of each configuration at each of `SLOWDOWNS`."""
-        return {
-            name: np.array([self.run(policy, slowdown).latency_s for slowdown in SLOWDOWNS])
-            for name, policy in CONFIGURATIONS.items()
-        }
+        """Times of calls of each configuration."""
+        return {name: self._call_time(policy) for name, policy in CONFIGURATIONS.items()}
+
+    def _call_time(self, policy: str) -> CallTime:
+        right_s, left_s = (
+            np.array([self.run(policy, slowdown, left).latency_s for slowdown in SLOWDOWNS]) if wanted else None
+            for left, wanted in ((False, True), (True, self.left_calls > 0))
+        )
+        assert right_s is not None
+        return CallTime(right_s, right_s if left_s is None else left_s, self.left_calls)
 
 
-def absolute_s(serving: Serving, time_s: FloatArray) -> Mapping[int, float]:
+def one_sided(workload: Workload, left_frames: int) -> Workload:
+    """A bifocal recognizer with so many frames of its left encoder; another one as it is."""
+    spec = workload.spec
+    if not isinstance(spec.encoder, BifocalEncoderSpec):
+        return workload
+    encoder = spec.encoder.model_copy(update={"left_frames": left_frames})
+    return Workload.of(spec.model_copy(update={"encoder": encoder}))
+
+
+def absolute_s(serving: Serving, time: CallTime) -> Mapping[int, float]:
     """P50, P90 and P99 of the user-perceived latency, s, for the times of a call at each of `SLOWDOWNS`."""
-    return percentiles_s(latencies_s(serving, interpolated(np.array(SLOWDOWNS), time_s)))
+    right, left = (interpolated(np.array(SLOWDOWNS), time_s) for time_s in (time.right_s, time.left_s))
+    return percentiles_s(latencies_s(serving, right, left, time.left_calls))
 
 
 def normalized(serving: Serving, times: CallTimes) -> dict[str, dict[int, float]]:
     """P50, P90 and P99 of each configuration over the P50 of INT8."""
-    found = {name: absolute_s(serving, time_s) for name, time_s in times.items()}
+    found = {name: absolute_s(serving, time) for name, time in times.items()}
     unit_s = found[BASELINE][50]
     return {name: {at: value / unit_s for at, value in row.items()} for name, row in found.items()}
 

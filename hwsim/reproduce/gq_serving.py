@@ -6,9 +6,13 @@ stays through an utterance. User-perceived latency is the time from the end of s
 
     backlog of full calls at the end of speech + the last call + what no number format shortens.
 
-With a call of s seconds for C seconds of audio, n full calls leave max(0, s - rest) when s <= C, and otherwise
-C + n s - (n C + rest); below C only the last full call can be late. Not modelled: load that changes within an
-utterance, calls of other utterances, and a host that is late.
+The full call i begins when its audio is there, at i C, or when the call before has ended; so the last of n ends at
+
+    max over j of (j C + the time of the calls j to n),
+
+where only the first call of each kind and the last can be the largest: the first calls of an utterance are of the left
+encoder of a bifocal recognizer and may take another time than those that follow. Not modelled: load that changes within
+an utterance, calls of other utterances, and a host that is late.
 """
 
 from __future__ import annotations
@@ -78,17 +82,30 @@ def utterances(serving: Serving, samples: int = SAMPLES) -> tuple[FloatArray, Fl
     return lengths, np.maximum(log_normal(step, serving.slowdown, serving.slowdown_spread), 1.0)
 
 
-def latencies_s(serving: Serving, service_s: Callable[[FloatArray], FloatArray]) -> FloatArray:
-    """User-perceived latency of each utterance; `service_s` gives the time of a call at a slow-down of the DRAM."""
+def latencies_s(
+    serving: Serving, service_s: Callable[[FloatArray], FloatArray],
+    left_s: Callable[[FloatArray], FloatArray] | None = None, left_calls: int = 0,
+) -> FloatArray:  # fmt: skip
+    """User-perceived latency of each utterance; `service_s` gives the time of a call at a slow-down of the DRAM.
+
+    `left_s`: that of the first `left_calls` calls of an utterance, where they are of another encoder.
+    """
     lengths, slowdown = utterances(serving)
-    service = service_s(slowdown)
+    later = service_s(slowdown)
+    early = later if left_s is None else left_s(slowdown)
     calls = np.maximum(np.ceil(lengths / serving.call_s).astype(np.int64) - 1, 0)
-    rest = lengths - calls * serving.call_s
-    late = np.where(
-        service <= serving.call_s, service - rest, serving.call_s + calls * service - calls * serving.call_s - rest
-    )
-    backlog = np.where(calls > 0, np.maximum(late, 0.0), 0.0)
-    return np.asarray(backlog + service + serving.fixed_s)
+    split = np.minimum(left_calls, calls)
+
+    def ended_s(first: npt.NDArray[np.int64]) -> FloatArray:
+        """When the last full call ends if the calls from `first` on run without a gap."""
+        left = np.maximum(split - first + 1, 0)
+        return np.asarray(first * serving.call_s + left * early + (calls - first + 1 - left) * later)
+
+    firsts = (np.ones_like(calls), split, split + 1, calls)
+    ends = np.max([ended_s(np.clip(first, 1, np.maximum(calls, 1))) for first in firsts], axis=0)
+    backlog = np.where(calls > 0, np.maximum(ends - lengths, 0.0), 0.0)
+    last = np.where(calls < left_calls, early, later)
+    return np.asarray(backlog + last + serving.fixed_s)
 
 
 def percentiles_s(latency_s: FloatArray) -> Mapping[int, float]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hwsim.extract.encoder_spec import EncoderSpec
 from hwsim.reproduce.conditions import Headline
 from hwsim.reproduce.record import Row, Sensitivity, reached
 from hwsim.simulation import Result
@@ -80,7 +81,9 @@ def _fusion(rows: Sequence[Row], headline: Headline) -> str:
 
 def _encoder(headline: Headline) -> str:
     fp16, int4 = (result.components["encoder"] for result in (headline.fp16_2021, headline.int4_2021))
-    layers = headline.int4_2021.workload.spec.encoder.layers
+    encoder = headline.int4_2021.workload.spec.encoder
+    assert isinstance(encoder, EncoderSpec)
+    layers = encoder.layers
     recurrent = layers / (1 + (layers - 1) / 4)
     return (
         f"2021 encoder is {headline.figures['2021 encoder']:.2f}, bound by {int4.bound} in INT4. With its first layer"

@@ -29,11 +29,13 @@ def file_bits(trace: Trace, policy: PrecisionPolicy) -> int:
     A policy may compute what stays float in a narrower format; files of the papers hold it in float32.
     Raises HwsimError when a glob of the policy matches no layer.
     """
-    total = 0
-    for tensor in parameters(trace.with_precision(policy)):
-        fmt = NumberFormat.parse(tensor.format)
-        total += FLOAT_BITS * tensor.elements if fmt.is_float else fmt.stored_bits(tensor.shape).total
-    return total
+    return sum(tensor_bits(tensor) for tensor in parameters(trace.with_precision(policy)))
+
+
+def tensor_bits(tensor: Tensor) -> int:
+    """Bits of one parameter of a model file: as its integer format stores it, or float32."""
+    fmt = NumberFormat.parse(tensor.format)
+    return FLOAT_BITS * tensor.elements if fmt.is_float else fmt.stored_bits(tensor.shape).total
 
 
 def file_megabytes(trace: Trace, policy: PrecisionPolicy) -> float:

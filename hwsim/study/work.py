@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -23,6 +24,30 @@ from hwsim.study.request import Search, StudyRequest
 from hwsim.study.store import Row
 
 CHUNK = 10
+
+
+class Asked(Protocol):
+    """What any study is asked about recognizers and speech."""
+
+    @property
+    def workload(self) -> str:
+        """Name or file."""
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Of the recognizers."""
+
+    @property
+    def data(self) -> Path:
+        """Folder of the speech set."""
+
+    @property
+    def recognizers(self) -> Path:
+        """Folder of `<precision>.recognizer` files."""
+
+    @property
+    def split(self) -> str:
+        """Which part of the speech."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +93,7 @@ def _recognizer(path: Path, stamp: int) -> Recognizer:
     return load_recognizer(path)
 
 
-def recognizer_of(request: StudyRequest, precision: str) -> Recognizer:
+def recognizer_of(request: Asked, precision: str) -> Recognizer:
     """The recognizer of a precision. Raises HwsimError when its file is not there, or another workload's."""
     path = request.recognizers / recognizer_file(precision)
     if not path.exists():
@@ -80,7 +105,7 @@ def recognizer_of(request: StudyRequest, precision: str) -> Recognizer:
     return found
 
 
-def check_speech(request: StudyRequest) -> None:
+def check_speech(request: Asked) -> None:
     """Raise HwsimError unless every recognizer reads the features of the split and knows its words."""
     split = split_of(request)
     for precision in request.precisions:
@@ -100,7 +125,7 @@ def _split(path: Path, stamp: int) -> Split:
     return load_split(path)
 
 
-def split_of(request: StudyRequest) -> Split:
+def split_of(request: Asked) -> Split:
     """The speech that is decoded."""
     path = request.data / f"{request.split}.npz"
     return _split(path, _stamp(path))

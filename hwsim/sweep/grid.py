@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from hwsim.decode.search import default_settings
+from hwsim.decode.search import default_settings, refuse_search
 from hwsim.engine.run import Engine
 from hwsim.errors import HwsimError, nearest
 from hwsim.extract import load_workload
@@ -80,6 +80,7 @@ def points(request: SweepRequest) -> list[SweepPoint]:
     frames = workload.decode.frames if request.frames is None else request.frames
     searches: dict[tuple[str, str], dict[int, None]] = {}
     for decoder, lm, beam in product(request.decoders or (None,), request.lms or (None,), request.beams or (None,)):
+        refuse_search(workload, beam, decoder, lm)
         greedy = (decoder or workload.decode.algorithm) == "greedy"
         chosen = default_settings(workload, algorithm=decoder, lm=lm, beam=1 if greedy else beam)
         searches.setdefault((chosen.algorithm, chosen.lm), {})[chosen.beam] = None

@@ -64,6 +64,8 @@ class Function(IntEnum):
     distribution function of x; SELECT a comparison, clip or choice; the others by their names
     RELATIVE_ADD  out[h, i, j] = a[h, i, j] + b[h, i, T - 1 - i + j]: scores of content a (heads, T, T) and of relative
                   position b (heads, T, 2T - 1), whose row r stands for the distance i - j = T - 1 - r
+    RELU_ADD      out[i] = max(0, a[i]) + scale b[first + step i]: a bypass around a layer that gives fewer rows than it
+                  reads, by the attributes of its layer
     PROBABILITIES of SOFTMAX: the softmax itself
     SCORES        of MATMUL: q (T, heads x k) and keys (S, heads x k) to q key^T / sqrt(k), (heads, T, S)
     CONTEXT       of MATMUL: probabilities (heads, T, S) and values (S, heads x n) to (T, heads x n)
@@ -92,6 +94,7 @@ class Function(IntEnum):
     DIVIDE = 20
     SQRT = 21
     SELECT = 22
+    RELU_ADD = 23
 
 
 class Role(IntEnum):
@@ -175,7 +178,9 @@ class Trace:
     stored in another one. Empty: fp32 for all."""
     attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Per layer what its execution needs beside shapes, JSON values: `stride` and `padding` (before, after) of a
-    convolution, `left` and `right` context of attention in frames (none: all), `epsilon` of a norm."""
+    convolution, of one over time `dilation` (rows from tap to tap) and `first` (row at which the first window begins),
+    `scale`, `first` and `step` of a bypass, `left` and `right` context of attention in frames (none: all), `epsilon` of
+    a norm, `columns` of a look-up whose table is the matrix of a product as well and has a column for each label."""
     structure: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """What other rooms computed once from the shapes alone; shared by all precisions of a trace, never saved."""
 

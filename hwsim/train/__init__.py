@@ -15,6 +15,7 @@ from hwsim.train.checkpoint import ModelConfig, load_checkpoint, read_config, sa
 from hwsim.train.conformer import QuantConformerBlock
 from hwsim.train.convolution import QuantConv1d
 from hwsim.train.emit_transducer import convert_language_model, convert_transducer
+from hwsim.train.emit_transformer import convert_transformer
 from hwsim.train.export import Converted, convert, export
 from hwsim.train.fit import FitSettings, fit
 from hwsim.train.language_model import QuantLanguageModel
@@ -34,10 +35,13 @@ from hwsim.train.sensitivity import (
     transducer_outputs,
 )
 from hwsim.train.store import load_parameters, save_parameters
+from hwsim.train.tdnnf import BatchNorm, QuantTdnnf, TdnnfRecipes, fold_batch_norms, mixed_recipes
 from hwsim.train.transducer import QuantTransducer
+from hwsim.train.transformer import QuantTransformer
 
 __all__ = [
     "RECIPES",
+    "BatchNorm",
     "Converted",
     "DynamicQuantizer",
     "FakeQuantizer",
@@ -55,20 +59,26 @@ __all__ = [
     "QuantLanguageModel",
     "QuantLayerNorm",
     "QuantLinear",
+    "QuantTdnnf",
     "QuantTransducer",
+    "QuantTransformer",
     "Recipes",
     "Sensitivity",
+    "TdnnfRecipes",
     "allocate",
     "convert",
     "convert_language_model",
     "convert_transducer",
+    "convert_transformer",
     "export",
     "fake_quantize",
     "fit",
+    "fold_batch_norms",
     "hessian_sensitivity",
     "kl_sensitivity",
     "load_checkpoint",
     "load_parameters",
+    "mixed_recipes",
     "network_recipe",
     "on_bits",
     "policy_of_bits",

@@ -91,8 +91,9 @@ class QuantConformerBlock(QuantModule):
         self.spec = spec
         self.input_grid = own_grid(input)
         self.feed_forward1 = QuantFeedForward(spec, recipes)
-        self.attention_norm, self.attention = _norm(spec.width, recipes), QuantAttention(spec.attention, recipes)
-        self.stream_grid = own_grid(recipes.stream)
+        if spec.attend:
+            self.attention_norm, self.attention = _norm(spec.width, recipes), QuantAttention(spec.attention, recipes)
+            self.stream_grid = own_grid(recipes.stream)
         self.convolution = QuantConvolution(spec, recipes)
         self.feed_forward2 = QuantFeedForward(spec, recipes)
         self.norm = _norm(spec.width, recipes)
@@ -101,9 +102,10 @@ class QuantConformerBlock(QuantModule):
                  counts: Tensor | None = None) -> Tensor:  # fmt: skip
         """`forward`, recording. `counts` (B,): frames of each utterance of a batch (T, B, D), the rest is unseen."""
         x = self.feed_forward1.evaluate(on_grid(x, self.input_grid), f"{name}.feed_forward1", recording)
-        y = self.attention_norm.evaluate(x, f"{name}.attention.norm", recording)
-        y = self.attention.evaluate(y, f"{name}.attention", recording, counts)
-        x = stored(x + y, self.stream_grid, f"{name}.attention.sum", recording)
+        if self.spec.attend:
+            y = self.attention_norm.evaluate(x, f"{name}.attention.norm", recording)
+            y = self.attention.evaluate(y, f"{name}.attention", recording, counts)
+            x = stored(x + y, self.stream_grid, f"{name}.attention.sum", recording)
         x = self.convolution.evaluate(x, f"{name}.convolution", recording, counts)
         x = self.feed_forward2.evaluate(x, f"{name}.feed_forward2", recording)
         return self.norm.evaluate(x, f"{name}.norm", recording)

@@ -38,8 +38,10 @@ class Draft:
     def weight(self, name: str, value: Tensor, grid: WeightGrid | None, shape: tuple[int, ...] | None = None) -> None:
         """Codes of a weight (K, N) with its grid, or its reals, in the `shape` of its tensor."""
         if grid is not None and not isinstance(grid, FakeQuantizer):
-            codes, self.quantizers[name] = weight_codes(value, grid)  # type: ignore[assignment]
+            codes, found = weight_codes(value, grid)
             self.codes[name] = codes.reshape(shape or codes.shape)
+            if found is not None:
+                self.quantizers[name] = found
             return
         reals = value.detach().cpu().double().numpy()
         if grid is None:

@@ -16,18 +16,19 @@ def attention(draft: Draft, name: str, part: QuantAttention) -> None:
     x = draft.single(name, part.spec.width, part.input_grid)
     encoding = _encoding(draft, part.spec)
     draft.x = [conformer.attention(draft.builder, name, part.spec, x, draft.frames, encoding)]
-    _fill_attention(draft, name, part)
+    fill_attention(draft, name, part)
 
 
 def conformer_block(draft: Draft, name: str, part: QuantConformerBlock) -> None:
     """One block."""
     x = draft.single(name, part.spec.width, part.input_grid)
-    encoding = _encoding(draft, part.spec.attention)
+    encoding = _encoding(draft, part.spec.attention) if part.spec.attend else None
     draft.x = [conformer.conformer_block(draft.builder, name, part.spec, x, draft.frames, encoding)]
     _fill_feed_forward(draft, f"{name}.feed_forward1", part.feed_forward1)
-    fill_norm(draft, f"{name}.attention.norm", part.attention_norm)
-    _fill_attention(draft, f"{name}.attention", part.attention)
-    draft.activation(f"{name}.attention.sum", part.stream_grid)
+    if part.spec.attend:
+        fill_norm(draft, f"{name}.attention.norm", part.attention_norm)
+        fill_attention(draft, f"{name}.attention", part.attention)
+        draft.activation(f"{name}.attention.sum", part.stream_grid)
     _fill_convolution(draft, f"{name}.convolution", part.convolution)
     _fill_feed_forward(draft, f"{name}.feed_forward2", part.feed_forward2)
     fill_norm(draft, f"{name}.norm", part.norm)
@@ -64,7 +65,8 @@ def _fill_convolution(draft: Draft, name: str, part: QuantConvolution) -> None:
     draft.activation(f"{name}.sum", part.stream_grid)
 
 
-def _fill_attention(draft: Draft, name: str, part: QuantAttention) -> None:
+def fill_attention(draft: Draft, name: str, part: QuantAttention) -> None:
+    """Codes and grids of self-attention."""
     for linear in ("query", "key", "value", "output", *(("position",) if part.spec.relative else ())):
         fill_linear(draft, f"{name}.{linear}", getattr(part, linear))
     if part.spec.relative:

@@ -66,7 +66,7 @@ class ConformerEncoder(nn.Module):
         self.subsampling = QuantLinear(spec.input * spec.reduction, spec.width, weight=blocks.weight,
                                        output=blocks.stream)  # fmt: skip
         for index in range(spec.layers):
-            self.add_module(f"layer{index}", QuantConformerBlock(block_spec(spec), blocks))
+            self.add_module(f"layer{index}", QuantConformerBlock(block_spec(spec, index), blocks))
 
     @property
     def layers(self) -> list[QuantConformerBlock]:
@@ -90,5 +90,9 @@ def stacked(x: Tensor, factor: int) -> Tensor:
 
 
 def make_encoder(spec: AnyEncoderSpec, recipe: NetworkRecipe) -> LstmEncoder | ConformerEncoder:
-    """The encoder of a specification."""
-    return ConformerEncoder(spec, recipe) if isinstance(spec, ConformerEncoderSpec) else LstmEncoder(spec, recipe)
+    """The encoder of a specification. Raises HwsimError for one that is neither of LSTM layers nor a Conformer."""
+    if isinstance(spec, ConformerEncoderSpec):
+        return ConformerEncoder(spec, recipe)
+    if isinstance(spec, EncoderSpec):
+        return LstmEncoder(spec, recipe)
+    raise HwsimError(f"an encoder to be trained must be of kind lstm or conformer, got {spec.kind}")

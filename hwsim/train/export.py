@@ -20,9 +20,11 @@ from hwsim.train.draft import Draft
 from hwsim.train.emit_conformer import attention, conformer_block
 from hwsim.train.emit_layers import activation, conv1d, embedding, layer_norm, linear
 from hwsim.train.emit_recurrent import recurrent
+from hwsim.train.emit_tdnnf import tdnnf
 from hwsim.train.modules import QuantActivation, QuantEmbedding, QuantLayerNorm, QuantLinear
 from hwsim.train.network import named_parts
 from hwsim.train.recurrent import QuantGRU, QuantLSTM
+from hwsim.train.tdnnf import QuantTdnnf
 
 EMIT: dict[type, Callable[..., None]] = {
     QuantActivation: activation,
@@ -34,6 +36,7 @@ EMIT: dict[type, Callable[..., None]] = {
     QuantLSTM: recurrent,
     QuantLayerNorm: layer_norm,
     QuantLinear: linear,
+    QuantTdnnf: tdnnf,
 }
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hwsim.errors import HwsimError
+from hwsim.train.analog import NoisyMatrix
 from hwsim.train.checkpoint import load_state, save_state
 from hwsim.train.weights import CodebookQuantizer
 
@@ -107,6 +108,8 @@ def _epoch(network: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequen
         for module in network.modules():
             if isinstance(module, CodebookQuantizer):
                 module.anneal(step / steps)
+            elif isinstance(module, NoisyMatrix):
+                module.begin(step)
         losses = _step(network, optimizer, make(), settings, step)
         total, count = total + losses.sum().item(), count + len(losses)
         if on_step is not None:

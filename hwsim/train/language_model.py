@@ -17,6 +17,21 @@ END = 0
 IGNORED = -100
 
 
+def words_before(labels: Tensor) -> Tensor:
+    """What a model reads to score labels (U, B) and the end after them: (U + 1, B), the end first."""
+    return F.pad(labels, (0, 0, 1, 0), value=END)
+
+
+def sentence_losses(logits: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
+    """-log p(sentence), its end included, (B,) of logits (U + 1, B, V) for labels (U, B) of `lengths` (B,)."""
+    wanted = F.pad(labels, (0, 0, 0, 1), value=END).clone()
+    for row, length in enumerate(lengths.tolist()):
+        wanted[length, row] = END
+        wanted[length + 1 :, row] = IGNORED
+    terms = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none")
+    return terms.reshape(wanted.shape).sum(0)
+
+
 class QuantLanguageModel(nn.Module):
     """Log probabilities of the next label; label 0 is read first and stands for the end."""
 
@@ -30,13 +45,7 @@ class QuantLanguageModel(nn.Module):
 
     def forward(self, labels: Tensor, lengths: Tensor) -> Tensor:
         """-log p(sentence), its end included, of each sentence (B,): labels (U, B) of `lengths` (B,)."""
-        logits = self.output(self.stack(F.pad(labels, (0, 0, 1, 0), value=END)))
-        wanted = F.pad(labels, (0, 0, 0, 1), value=END).clone()
-        for row, length in enumerate(lengths.tolist()):
-            wanted[length, row] = END
-            wanted[length + 1 :, row] = IGNORED
-        terms = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none")
-        return terms.reshape(wanted.shape).sum(0)
+        return sentence_losses(self.output(self.stack(words_before(labels))), labels, lengths)
 
     def step(self, labels: Tensor, states: list[States], name: str = "",
              recording: Recording | None = None) -> tuple[Tensor, list[States]]:  # fmt: skip

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hwsim.numerics.quantizers import Quantizer
+from hwsim.train.analog import NoisyMatrix, product
 from hwsim.train.modules import Grid, Recording, activation_grid, by_table, on_grid
 from hwsim.train.quantizers import FakeQuantizer, fake_quantize
 from hwsim.train.recipes import NetworkRecipe
@@ -48,7 +49,7 @@ class LstmLayer(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Gate sums (..., 4H) of the input with its bias."""
-        return x @ on_grid(self.input_weight, self.input_weight_grid) + self.bias_ih_l0
+        return product(x, self.input_weight, self.input_weight_grid) + self.bias_ih_l0
 
     def forward(self, x: Tensor) -> Tensor:
         """h (T, B, H) of x (T, B, K), from zero states."""
@@ -64,7 +65,10 @@ class LstmLayer(nn.Module):
         return torch.stack(after)
 
     def _sequence(self, gates: Tensor, weight: Tensor) -> Tensor:
-        grid = self.hidden_grid
+        noisy, grid = self.hidden_weight_grid, self.hidden_grid
+        if isinstance(noisy, NoisyMatrix) and noisy.training:
+            gates = noisy.disturbed_gates(gates, self.hidden_weight)
+            return lstm_sequence(gates, weight, noisy.hidden_grid() if grid is None else grid.quantizer())
         if isinstance(grid, FakeQuantizer) and grid.static:
             # What is seen before rounding lies within half a step of what is seen after it, and below 1.
             if not bool(grid.seen.any()):

@@ -20,6 +20,7 @@ from hwsim.extract.layers import EPSILON
 from hwsim.numerics.calibration import Calibration
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.numerics.tables import fixed_table
+from hwsim.train.analog import product
 from hwsim.train.quantizers import DynamicQuantizer, FakeQuantizer, LearnedBounds, quantize, table_function
 from hwsim.train.weights import WeightRecipe, weight_grid
 
@@ -130,7 +131,7 @@ class QuantLinear(QuantModule):
 
     def evaluate(self, x: Tensor, name: str = "", recording: Recording | None = None) -> Tensor:
         """`forward`, recording."""
-        y = on_grid(x, self.input_grid) @ on_grid(self.weight.T, self.weight_grid)
+        y = product(on_grid(x, self.input_grid), self.weight.T, self.weight_grid)
         y = y if self.bias is None else y + self.bias
         return stored(y, self.output_grid, f"{name}.out", recording)
 

@@ -15,10 +15,11 @@ from hwsim.train.conformer import QuantConformerBlock
 from hwsim.train.convolution import QuantConv1d
 from hwsim.train.modules import QuantActivation, QuantEmbedding, QuantLayerNorm, QuantLinear, QuantModule, Recording
 from hwsim.train.recurrent import QuantGRU, QuantLSTM
+from hwsim.train.tdnnf import QuantTdnnf
 
 PARTS: tuple[type[QuantModule], ...] = (
     QuantActivation, QuantAttention, QuantConformerBlock, QuantConv1d, QuantEmbedding, QuantGRU, QuantLayerNorm,
-    QuantLinear, QuantLSTM,
+    QuantLinear, QuantLSTM, QuantTdnnf,
 )  # fmt: skip
 """The modules that a network may be made of."""
 

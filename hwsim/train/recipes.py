@@ -12,6 +12,7 @@ from hwsim.numerics.calibration import BoundAware, Calibration, MinMax, NativeQa
 from hwsim.numerics.codebook import MuLaw
 from hwsim.numerics.formats import Sparsity
 from hwsim.numerics.quantizers import Quantizer
+from hwsim.train.analog import NoisyWeights
 from hwsim.train.attention import Recipes
 from hwsim.train.modules import Recipe
 from hwsim.train.quantizers import LearnedBounds
@@ -118,6 +119,8 @@ RECIPES: dict[str, NetworkRecipe] = {
         NetworkRecipe("gq5", MuLaw(5), **_INT8, note="activations in 8 bits; the table of labels in 8 bits"),
         NetworkRecipe("int4-2:4", SparseWeights(Sawb(4), Sparsity(2, 4)), **_INT4,
                       note="the table of labels, which is looked up, is dense"),
+        NetworkRecipe("analog", NoisyWeights(weight_noise=0.03),
+                      note="noise of analog tiles in training; executed as fp16, programmed by hwsim.execute.analog"),
     )
 }  # fmt: skip
 """By precision name."""

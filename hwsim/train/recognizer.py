@@ -16,6 +16,7 @@ from hwsim.recognize.frontend import KEY as FEATURES
 from hwsim.recognize.frontend import Frontend
 from hwsim.speech.dataset import load_manifest
 from hwsim.trace import Role, Trace
+from hwsim.train.analog import NoisyWeights
 from hwsim.train.checkpoint import ModelConfig, load_checkpoint, read_config
 from hwsim.train.emit_transducer import convert_language_model, convert_transducer
 from hwsim.train.export import Converted
@@ -71,7 +72,7 @@ def _parts(network: Any, name: str) -> dict[str, Converted]:
 
 def with_formats(part: Converted, recipe: NetworkRecipe) -> Converted:
     """The trace with what its codes alone do not say: halves, and the N:M rule of pruned weights."""
-    if recipe.name == HALF:
+    if recipe.name == HALF or isinstance(recipe.weight, NoisyWeights):
         return replace(part, trace=part.trace.with_precision(load_policy(HALF)))
     if isinstance(recipe.weight, SparseWeights):
         return replace(part, trace=_pruned(part.trace, recipe.weight))

@@ -1,4 +1,4 @@
-"""What stands between a trained matrix and its codes: a grid, a grid with N:M zeros, or a codebook."""
+"""What stands between a trained matrix and its codes: a grid, a grid with N:M zeros, a codebook, or analog noise."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hwsim.numerics.codebook import UNIT, Codebook, MuLaw
 from hwsim.numerics.formats import Sparsity
 from hwsim.numerics.pruning import keep_largest, survivors
 from hwsim.numerics.quantizers import Quantizer
+from hwsim.train.analog import NoisyMatrix, NoisyWeights
 from hwsim.train.quantizers import FakeQuantizer, fake_quantize
 
 
@@ -124,8 +125,8 @@ class CodebookQuantizer(nn.Module):
         return codebook.quantize(w.detach().double().cpu().numpy()).astype(np.uint8), codebook
 
 
-WeightGrid = FakeQuantizer | SparseQuantizer | CodebookQuantizer
-WeightRecipe = Calibration | SparseWeights | MuLaw
+WeightGrid = FakeQuantizer | SparseQuantizer | CodebookQuantizer | NoisyMatrix
+WeightRecipe = Calibration | SparseWeights | MuLaw | NoisyWeights
 
 
 def weight_grid(recipe: WeightRecipe | Quantizer | None, shape: tuple[int, int]) -> WeightGrid | None:
@@ -134,12 +135,14 @@ def weight_grid(recipe: WeightRecipe | Quantizer | None, shape: tuple[int, int])
         return None
     if isinstance(recipe, SparseWeights):
         return SparseQuantizer(recipe, shape)
+    if isinstance(recipe, NoisyWeights):
+        return NoisyMatrix(recipe)
     return CodebookQuantizer(recipe) if isinstance(recipe, MuLaw) else FakeQuantizer(recipe)
 
 
 def weight_codes(w: Tensor, grid: WeightGrid | None) -> tuple[Any, Coding | None]:
     """Codes (K, N) of a matrix and their grid, or its reals, float64, and none."""
-    if isinstance(grid, SparseQuantizer | CodebookQuantizer):
+    if isinstance(grid, SparseQuantizer | CodebookQuantizer | NoisyMatrix):
         return grid.codes(w)
     reals = w.detach().double().cpu().numpy()
     if grid is None:

@@ -90,7 +90,9 @@ def emit_sequence(b: TraceBuilder, name: str, spec: LstmStackSpec, steps: int) -
 
 
 def _check_encoder(spec: NetworkSpec, policy: PrecisionPolicy, inputs: Mapping[str, Array]) -> None:
-    """Raises HwsimError for integer activations of a Conformer, whose ranges no weights file says."""
+    """Raises HwsimError for two encoders, and for integer activations of a Conformer, whose ranges no file says."""
+    if FEATURES in inputs and spec.encoder.kind in ("cascaded", "bifocal"):
+        raise HwsimError(f"an encoder to be validated must be one, of kind lstm or conformer, got {spec.encoder.kind}")
     fmt = policy.resolve("encoder.layer0.attention").activations
     if FEATURES in inputs and spec.encoder.kind == "conformer" and not fmt.is_float:
         raise HwsimError(f"activations of a Conformer encoder must be of fp16 or fp32, got {fmt}: a weights file has "

@@ -17,7 +17,10 @@ from hwsim.config import read_document
 CALLS = "host.persistent_kernel"
 """A switch, listed among the assumptions beside the numbers."""
 
-NAMES = ("edge_npu", "edge_npu_sparse", "edge_npu_stream", "rapid_1core", "rapid_4core", "systolic_128")
+NAMES = (
+    "analog_14nm_34tile", "analog_14nm_5chip", "analog_projected", "edge_npu", "edge_npu_sparse", "edge_npu_stream",
+    "hermes_64core", "hybrid_analog_digital", "rapid_1core", "rapid_4core", "systolic_128",
+)  # fmt: skip
 
 
 def test_the_catalogue_lists_these_architectures() -> None:

@@ -14,7 +14,7 @@ from hwsim.errors import ConfigError, HwsimError
 from tests.arch.conftest import WriteFile
 
 MODEL_KEYS = (
-    "array, cores, description, dram, host, interconnect, memory, name, operating_point, operating_points, "
+    "analog, array, cores, description, dram, host, interconnect, memory, name, operating_point, operating_points, "
     "reference_operating_point, static_power_w, vector"
 )
 
@@ -154,7 +154,8 @@ def test_a_missing_key_is_named(write: WriteFile) -> None:
 
 
 def test_an_unknown_architecture_names_the_nearest() -> None:
-    assert message("rapid_8core") == "unknown architecture 'rapid_8core'; nearest: rapid_4core, rapid_1core"
+    nearest = "rapid_4core, rapid_1core, hermes_64core"
+    assert message("rapid_8core") == f"unknown architecture 'rapid_8core'; nearest: {nearest}"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -243,7 +244,7 @@ def test_an_extending_file_has_its_own_name(write: WriteFile) -> None:
     [
         (
             "extends: rapid_8core",
-            "a known architecture, got 'rapid_8core'; nearest: rapid_4core, rapid_1core",
+            "a known architecture, got 'rapid_8core'; nearest: rapid_4core, rapid_1core, hermes_64core",
         ),
         ("extends: 4", "the name or the path of an architecture, got 4"),
         ("extends: mine.yaml", "a file that does not extend this one, got 'mine.yaml'"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hwsim import catalogue
 from hwsim.cli import run as run_module
 from hwsim.extract import load_workload
 from tests.cli.conftest import Call
@@ -19,12 +20,17 @@ PAIR = ("rapid_4core", "rnnt_swb300")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("rapid_4cor", "rnnt_swb300"), "unknown architecture 'rapid_4cor'; nearest: rapid_4core, rapid_1core"),
-        (("rapid_4core", "rnnt_swb"), "unknown workload 'rnnt_swb'; nearest: rnnt_swb300, rnnt_gq, rnnt_mlperf"),
+        (
+            ("rapid_4cor", "rnnt_swb300"),
+            "unknown architecture 'rapid_4cor'; nearest: rapid_4core, rapid_1core, hermes_64core",
+        ),
+        (("rapid_4core", "rnnt_swb"), "unknown workload 'rnnt_swb'; nearest: rnnt_swb300, tdnnf_swbd, rnnt_gq"),
         ((*PAIR, "--precision", "int44"), "unknown policy 'int44'; nearest: int4, int8, int6"),
         ((*PAIR, "--versus", "fp61"), "unknown policy 'fp61'; nearest: fp16, fp32, bf16"),
         ((*PAIR, "--precision", "fp32"), "rapid_4core cannot compute fp32: it computes fp16, hfp8, int4, int2;"
                                          " no fallback for fp32 in its file"),
+        (("edge_npu", "tdnnf_swbd", "--beam", "4"), "beam must be left out for tdnnf_swbd, got 4: its search in a"
+         " decoding graph is outside; --set decode.n_best is how many hypotheses are rescored"),
         ((*PAIR, "--beam", "0"), "beam must be at least 1, got 0"),
         ((*PAIR, "--beam", "-3"), "beam must be at least 1, got -3"),
         ((*PAIR, "--beam", "four"), "--beam must be an integer, got 'four'"),
@@ -84,8 +90,7 @@ def test_sweep_needs_an_architecture_a_workload_and_a_folder(refused: Refused, t
     assert refused("sweep", "rapid_4core", "--out", tmp_path) == message
     assert refused("sweep", *PAIR) == "missing option '--out' (see hwsim sweep --help)"
     assert refused("sweep", *reversed(PAIR), "--out", tmp_path) == (
-        "unknown workload 'rapid_4core'; known: conformer_gq, conformer_l, conformer_m, conformer_s, digits, "
-        "digits_conformer, rnnt_gq, rnnt_mlperf, rnnt_swb300, usm_1b, usm_2b, usm_600m"
+        f"unknown workload 'rapid_4core'; known: {', '.join(catalogue.names('workloads'))}"
     )
 
 

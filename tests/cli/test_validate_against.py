@@ -179,7 +179,7 @@ def test_words_of_a_catalogue_network_are_refused(refused: Refused, tmp_path: Pa
         refused("validate", model, *given, *w) == "small must be given a precision policy, such as int4: --precision P"
     )
     assert refused("validate", "rnnt_swb30", *given, *w).startswith(
-        "unknown workload 'rnnt_swb30'; nearest: rnnt_swb300, rnnt_gq"
+        "unknown workload 'rnnt_swb30'; nearest: rnnt_swb300, tdnnf_swbd, rnnt_gq"
     )
     said = refused("validate", model, *given, *w, "--precision", "int4", "--bind", "T=3")
     assert said == f"--bind must go with an ONNX file, got {model}"

@@ -49,6 +49,7 @@ def named(found: np.ndarray) -> dict[str, float]:
         (Kind.LOOKUP, Function.NONE, 1, {"lookup": 6}),
         (Kind.TOPK, Function.NONE, 1, {"compare": 6}),
         (Kind.ELEMENTWISE, Function.MULTIPLY_TANH, 1, {"multiply": 6, "tanh": 6, "convert": 6}),
+        (Kind.ELEMENTWISE, Function.RELU_ADD, 1, {"compare": 6, "multiply": 6, "add": 6, "convert": 6}),
         (Kind.ELEMENTWISE, Function.ADD_RELU, 1, {"add": 6, "compare": 6, "convert": 6}),
         # Two language models: each is weighted and added, and the length reward is added.
         (Kind.ELEMENTWISE, Function.FUSE_SCORES, 2, {"multiply": 12, "add": 18}),

@@ -116,6 +116,9 @@ def _elementwise(function: Function) -> Case:
         sizes = {"m": heads * ROWS, "n": ROWS}
     elif function == Function.GLU:
         shapes = [(ROWS, 2 * WIDTH)]
+    elif function == Function.RELU_ADD:
+        shapes = [(ROWS, WIDTH), (2 * ROWS, WIDTH)]
+        net.builder.attributes(net.layer, scale=0.66, first=1, step=2)
     reads = [net.tensor(part, shape, IN) for part, shape in zip("ab", shapes, strict=False)]
     net.tensor("out", out, quantizer(0.0412, 5))
     net.op(Kind.ELEMENTWISE, reads, "out", function=function, **sizes)

@@ -65,7 +65,7 @@ def test_parameters_and_frames_are_those_of_the_definition(
         features = bins * 5
         assert parameters(whole, ".subsampling.") == 9 * 5 + 5 + (factor - 1) * later + features * 12 + 12
     assert parameters(whole) == parameters(chunks)
-    assert parameters(whole, ".layer") == layers * block_spec(encoder).parameters
+    assert parameters(whole, ".layer") == layers * block_spec(encoder, 0).parameters
     assert parameters(whole, ".subsampling.linear.") == features * 12 + 12
     assert encoder_frames(encoder, frames) == -(-frames // (2**factor if convolved else factor))
 
@@ -186,7 +186,8 @@ def test_the_streaming_conformer_of_the_catalogue_is_timed(arch: str, precision:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("kind: conformer", "kind: transformer", "encoder must be given with 'kind' one of 'lstm', 'conformer', got "),
+        ("kind: conformer", "kind: transformer",
+         "encoder must be given with 'kind' one of 'lstm', 'conformer', 'tdnnf', 'cascaded', 'bifocal', got "),
         ("  heads: 4", "  heads: 5", "encoder must be such that heads divide width (64), got "),
         ("  causal: true", "  causal: false", "encoder must be such that causal is true, as it has a chunk, got "),
         ("  left: 16 ", "  right: 16 ", "encoder must be such that left is given and right is not, as it has a "),

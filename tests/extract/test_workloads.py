@@ -10,14 +10,16 @@ import pytest
 from hwsim import catalogue
 from hwsim.errors import ConfigError, HwsimError
 from hwsim.extract import Workload, load_network, load_workload, parameter_counts
-from hwsim.extract.rnnt import emit_encoder, encoder_frames
+from hwsim.extract.encoder import encoder_frames
+from hwsim.extract.rnnt import emit_encoder
 from hwsim.trace import Function, Kind, Role, Trace, TraceBuilder
 from tests.extract.conftest import Change
 
 CTC = ("usm_1b", "usm_2b", "usm_600m")
 NAMES = (
-    "conformer_gq", "conformer_l", "conformer_m", "conformer_s", "digits", "digits_conformer", "rnnt_gq",
-    "rnnt_mlperf", "rnnt_swb300", *CTC,
+    "conformer_gq", "conformer_l", "conformer_m", "conformer_production", "conformer_s", "digits", "digits_conformer",
+    "rnnt_bifocal_gq", "rnnt_gq", "rnnt_mlperf", "rnnt_swb300", "tdnnf_searched", "tdnnf_swbd", "transformer_lm_30k",
+    *CTC,
 )  # fmt: skip
 
 
@@ -213,7 +215,7 @@ def test_equal_content_is_an_equal_workload(change: Change) -> None:
 
 
 def test_an_unknown_network_names_the_nearest() -> None:
-    assert message("rnnt_swb") == "unknown workload 'rnnt_swb'; nearest: rnnt_swb300, rnnt_gq, rnnt_mlperf"
+    assert message("rnnt_swb") == "unknown workload 'rnnt_swb'; nearest: rnnt_swb300, tdnnf_swbd, rnnt_gq"
     assert message("x") == f"unknown workload 'x'; known: {', '.join(NAMES)}"
 
 
@@ -235,7 +237,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
          "joint.combine must be one of 'add', 'multiply' or 'concatenate', got 'sum'"),
         ("frame_period_s: 0.02 ", "frame_period_s: 0 ", "frame_period_s must be greater than 0, got 0"),
         ("  u_max_ratio: 0.5", "  u_max_ratio: 1.5", "decode.u_max_ratio must be at most 1, got 1.5"),
-        ("family: rnnt", "family: conformer", "family must be one of 'rnnt' or 'ctc', got 'conformer'"),
+        ("family: rnnt", "family: conformer", "family must be one of 'rnnt', 'ctc', 'hybrid' or 'lm', got 'conformer'"),
         ("  frames: 152", "  beam: 152", "each key must be given once, got 'beam' twice"),
         ("  source_lm:", "  other_lm:",
          "language_models.other_lm must be one of 'external_lm' or 'source_lm', got 'other_lm'"),

@@ -7,8 +7,10 @@ import pytest
 
 import hwsim
 from hwsim.arch import architecture_names
+from hwsim.decode.search import default_settings
 from hwsim.extract import parameter_counts
 from hwsim.report.describe import describe_arch, describe_policy, describe_workload
+from hwsim.report.facts import decode_totals
 from hwsim.report.paragraphs import decode_text
 from hwsim.simulation import simulate
 from tests.report.conftest import Text
@@ -56,11 +58,74 @@ def test_a_ctc_network_shows_its_head_and_no_search(text: Text) -> None:
     assert "head = linear layer to 16384 outputs, log-softmax: Assumption" in flat
 
 
+def test_a_hybrid_network_shows_both_counts_and_what_is_outside(text: Text) -> None:
+    workload = hwsim.load_workload("tdnnf_swbd")
+    flat = " ".join(text(describe_workload(workload)).split())
+    assert "acoustic 16,363,922 – encoder + head" in flat
+    assert "acoustic_training 18,702,628 18,702,628 0 % with the branch that only training has" in flat
+    assert "counts agree exactly" in flat
+    assert ("Decoding in a graph on the host, which is not timed; 304 frames of 10 ms (3.04 s); 20 hypotheses rescored,"
+            " 3 words per second") in flat  # fmt: skip
+    assert "head = linear layer to 6034 outputs, no softmax: the Kaldi recipe" in flat
+    assert ("rescoring_lm = 6 Transformer blocks of width 512, 8 heads, feed-forward 768, 30000 words, output layer"
+            " tied to the embedding: arXiv 2206.11643") in flat  # fmt: skip
+
+
+def test_a_language_model_alone_is_shown_in_words(text: Text) -> None:
+    flat = " ".join(text(describe_workload(hwsim.load_workload("transformer_lm_30k"))).split())
+    assert "Decoding none, scores of 20 hypotheses of 10 words (3.333 s of speech)" in flat
+    assert "lm 26,403,328 26,500,000 -0.4 %" in flat
+    assert "lm = 6 Transformer blocks of width 512" in flat
+    assert "acoustic" not in flat.split("Parts")[0]
+
+
+def test_what_is_decoded_of_a_hybrid_network() -> None:
+    network = hwsim.load_workload("tdnnf_swbd")
+    sent = ("none, 6,034 acoustic scores for each encoder frame, sent to the host, whose search in a decoding graph is"
+            " not timed; ")  # fmt: skip
+    length = "; 90 frames = 0.9 s of audio, 30 after the encoder"
+    for count, said in (
+        (None, "20 hypotheses rescored by the language model"), ("1", "1 hypothesis rescored by the language model"),
+        ("0", "no rescoring"),
+    ):  # fmt: skip
+        settings = default_settings(network, changes={} if count is None else {"n_best": count})
+        result = simulate("edge_npu", network, "int4", frames=90, settings=settings)
+        assert decode_text(result) == sent + said + length
+    alone = simulate("edge_npu", "transformer_lm_30k", "int4", frames=6)
+    assert decode_text(alone) == "none, scores of 20 hypotheses; 6 words = 2 s of audio"
+
+
 def test_what_is_decoded_of_a_ctc_network() -> None:
     result = simulate("rapid_4core", "usm_600m", "int4", frames=100)
     assert decode_text(result) == (
         "none, 16,384 scores of a CTC head for each encoder frame; 100 frames = 1 s of audio, 25 after the encoder"
     )
+
+
+def test_two_encoders_are_shown_each_with_its_counts(text: Text) -> None:
+    shown = " ".join(text(describe_workload(hwsim.load_workload("conformer_production"))).split())
+    assert "3.5 labels per second; two passes, both of them searched alike" in shown
+    assert "encoder_first 47,071,248 47,000,000 +0.2 %" in shown
+    assert "7 Conformer blocks of width 552 on 512 features, no subsampling, 8 heads" in shown
+    assert "no attention in the first 3 blocks, 23 frames of left context, 0 frames of right context" in shown
+    assert "encoders = cascaded: " in shown
+    shown = " ".join(text(describe_workload(hwsim.load_workload("rnnt_bifocal_gq"))).split())
+    assert "encoder_left = 5 unidirectional LSTM layers of 256 cells on 192 features, for the first 20 frames" in shown
+    assert "encoder_right = 5 unidirectional LSTM layers of 1024 cells on 192 features, for the other frames" in shown
+    assert "acoustic 63,574,213 – encoder + prediction + joint" in shown
+    assert "counts agree" not in shown
+
+
+@pytest.mark.parametrize(
+    ("passes", "said"),
+    [("both", "in each of two passes"), ("first", "first pass alone"), ("second", "second pass alone")],
+)
+def test_which_pass_is_decoded_is_said(passes: str, said: str) -> None:
+    settings = default_settings(hwsim.load_workload("conformer_production"), changes={"passes": passes})
+    result = simulate("edge_npu", "conformer_production", "int8", frames=12, settings=settings)
+    totals = decode_totals(result)
+    rows = f"rows: prediction network {totals.prediction_rows}, joint {totals.joint_rows}"
+    assert decode_text(result).endswith(f"{rows}; {said}")
 
 
 def test_an_exact_count_says_so(text: Text) -> None:

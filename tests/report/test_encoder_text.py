@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from hwsim.extract import load_workload
+from hwsim.extract import load_network, load_workload
 from hwsim.extract.encoder_spec import ConformerEncoderSpec
-from hwsim.report.sentences import encoder_text
+from hwsim.report.sentences import encoder_text, transformer_text
 
 
 def conformer(**changes: Any) -> ConformerEncoderSpec:
@@ -30,6 +30,27 @@ def conformer(**changes: Any) -> ConformerEncoderSpec:
 )  # fmt: skip
 def test_encoders_of_the_catalogue(name: str, text: str) -> None:
     assert encoder_text(load_workload(name).spec.encoder) == text
+
+
+def test_factored_layers() -> None:
+    spec = load_network("tdnnf_searched").definition.encoder  # type: ignore[union-attr]
+    assert encoder_text(spec) == (
+        "14 factored layers of width 1536 on 3 frames of 40 features and an i-vector of 100, bottlenecks of 80 100 80 "
+        "25 80 80 80 50 80 50 25 100 160 160, strides 1 1 1 0 3 3 3 3 3 3 3 3 3 3, bypass 0.66, then 256, 1536, 256, "
+        "3 frames to one, 34 frames of context on each side"
+    )
+    plain = spec.model_copy(update={"bottlenecks": 160, "strides": (1,), "splice": 0, "ivector": 0, "subsampling": 1})
+    assert encoder_text(plain) == (
+        "1 factored layer of width 1536 on 1 frame of 40 features, a bottleneck of 160, strides 1, bypass 0.66, then "
+        "256, 1536, 256, 1 frame to one, 1 frame of context on each side"
+    )
+
+
+def test_a_transformer() -> None:
+    model = load_network("transformer_lm_30k").definition.model  # type: ignore[union-attr]
+    assert transformer_text(model.model_copy(update={"layers": 1, "heads": 1, "tied": False})) == (
+        "1 Transformer block of width 512, 1 head, feed-forward 768, 30000 words, an output layer of its own"
+    )
 
 
 def test_convolved_frames_and_contexts() -> None:

@@ -87,7 +87,7 @@ def test_a_component_off_the_critical_path_is_hidden(int4: Result, text: Text) -
     joint = replace(int4.components["joint"], cycles=0, latency_s=0.0, achieved_ops_per_s=0.0, utilization=0.0)
     result = replace(int4, components={**int4.components, "joint": joint})
     assert rows(text(component_table(result)))["joint"][-1] == "hidden"
-    assert "joint: under 0.5 % of the latency, hidden behind other components" in " ".join(note_lines(result).split())
+    assert "joint: under 0.5 % of the latency, short or hidden behind others" in " ".join(note_lines(result).split())
 
 
 def test_the_summary_compares(int4: Result, fp16: Result, text: Text) -> None:

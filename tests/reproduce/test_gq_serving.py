@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from statistics import NormalDist
 
@@ -35,6 +36,24 @@ def test_the_closed_form_is_the_queue(call_s: float, utterance_s: float, service
     # A length that is a whole number of calls but for rounding may be one call more or less.
     near = np.abs(lengths[some] / call_s - np.round(lengths[some] / call_s)) < 1e-9
     assert np.allclose(found[~near], np.array(expected)[~near], rtol=1e-9, atol=1e-9)
+
+
+@given(st.floats(0.05, 1.0), st.floats(0.3, 10.0), st.floats(0.001, 3.0), st.floats(0.001, 3.0), st.integers(0, 6))
+def test_the_closed_form_is_the_queue_of_two_kinds_of_calls(
+    call_s: float, utterance_s: float, left_s: float, service_s: float, left_calls: int
+) -> None:
+    serving = replace(NO_LOAD, call_s=call_s, utterance_s=utterance_s, fixed_s=0.02)
+    lengths, _ = utterances(serving)
+    some = slice(0, None, 97)
+    found = latencies_s(serving, lambda slow: service_s * slow, lambda slow: left_s * slow, left_calls)[some]
+    expected = []
+    for length in lengths[some].tolist():
+        calls = max(math.ceil(length / call_s) - 1, 0)
+        free = 0.0
+        for call in range(1, calls + 1):
+            free = max(free, call * call_s) + (left_s if call <= left_calls else service_s)
+        expected.append(max(free, length) + (left_s if calls < left_calls else service_s) - length + 0.02)
+    assert np.allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_lengths_and_slow_downs_have_their_distributions() -> None:

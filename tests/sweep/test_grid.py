@@ -86,7 +86,7 @@ def test_a_wrong_request_is_refused(change: dict[str, Any], message: str) -> Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"workload": "rnnt_swb30"}, "unknown workload 'rnnt_swb30'; nearest: rnnt_swb300, rnnt_gq"),
+        ({"workload": "rnnt_swb30"}, "unknown workload 'rnnt_swb30'; nearest: rnnt_swb300, tdnnf_swbd, rnnt_gq"),
         ({"decoders": ("alds",)}, "algorithm must be greedy, alsd, tsd or maes, got 'alds'; nearest: alsd, maes"),
         ({"lms": ("shalow",)}, "lm must be none, shallow or density-ratio, got 'shalow'; nearest: shallow"),
         (

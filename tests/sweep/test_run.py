@@ -160,7 +160,10 @@ def test_a_sweep_without_any_point_that_runs_is_an_error(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"archs": ("rapid_4cor",)}, "unknown architecture 'rapid_4cor'; nearest: rapid_4core, rapid_1core"),
+        (
+            {"archs": ("rapid_4cor",)},
+            "unknown architecture 'rapid_4cor'; nearest: rapid_4core, rapid_1core, hermes_64core",
+        ),
         ({"precisions": ("int4", "int44")}, "unknown policy 'int44'; nearest: int4, int8, int6"),
         (
             {"lms": ("none", "deep")},

@@ -30,6 +30,7 @@ STREAMING: dict[str, Any] = {}
 PER_FRAME = {"chunk": None, "right": 0}
 WHOLE = {"chunk": None, "left": None, "causal": False}
 RELATIVE = {"positions": "relative"}
+BARE = {"attention_from": 1}
 QUANTIZED_NAMES = [name for name, recipe in RECIPES.items() if recipe.is_quantized]
 
 
@@ -50,7 +51,7 @@ def network_of(precision: str, **changes: Any) -> Any:
     return trained(QuantTransducer(small(**changes), network_recipe(precision)), *batch())
 
 
-@pytest.mark.parametrize("changes", [STREAMING, PER_FRAME, WHOLE, RELATIVE, WHOLE | RELATIVE], ids=str)
+@pytest.mark.parametrize("changes", [STREAMING, PER_FRAME, WHOLE, RELATIVE, WHOLE | RELATIVE, BARE], ids=str)
 @pytest.mark.parametrize("precision", QUANTIZED_NAMES)
 def test_every_tensor_of_the_graph_is_the_executables(precision: str, changes: dict[str, Any]) -> None:
     """Codes of all that has a grid, of utterances as long as the executable's frames and of shorter ones."""
@@ -72,7 +73,8 @@ def test_every_tensor_of_the_graph_is_the_executables(precision: str, changes: d
                 assert np.array_equal(written[name], codes.reshape(written[name].shape)), name
                 compared += 1
         relative = "positions" in changes
-        assert compared == 1 + 2 * (28 + 2 * relative + (relative and frames == FRAMES))
+        bare = 9 * changes.get("attention_from", 0)  # what a block has of attention, its norm and its sum
+        assert compared == 1 + 2 * (28 + 2 * relative + (relative and frames == FRAMES)) - bare
         np.testing.assert_allclose(written["joint.encoder_projection.out"], wanted, rtol=0, atol=1e-13)
 
 
@@ -174,6 +176,10 @@ def test_what_is_not_trained() -> None:
     encoder = type(small().encoder).model_validate(small().encoder.model_dump() | {"subsampling": convolved})
     with pytest.raises(HwsimError, match="the subsampling of an encoder to be trained must be stack, got conv2d"):
         QuantTransducer(small().model_copy(update={"encoder": encoder}), network_recipe("fp32"))
+    for name, kind in (("conformer_production", "cascaded"), ("rnnt_bifocal_gq", "bifocal")):
+        said = f"^an encoder to be trained must be of kind lstm or conformer, got {kind}$"
+        with pytest.raises(HwsimError, match=said):
+            QuantTransducer(load_workload(name).spec, network_recipe("fp32"))
 
 
 def test_matrices_hold_the_depthwise_kernels() -> None:

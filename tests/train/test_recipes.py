@@ -21,7 +21,7 @@ HIDDEN = {"int8": 127, "int4": 7, "int4-native": 7, "gq5": 127, "int4-2:4": 7}
 
 
 def test_names() -> None:
-    assert list(RECIPES) == ["fp32", "fp16", "int8", "int4", "int4-native", "gq5", "int4-2:4"]
+    assert list(RECIPES) == ["fp32", "fp16", "int8", "int4", "int4-native", "gq5", "int4-2:4", "analog"]
     assert [name for name, recipe in RECIPES.items() if not recipe.is_quantized] == ["fp32", "fp16"]
     with pytest.raises(HwsimError, match="unknown training precision 'int44'; nearest: int4"):
         network_recipe("int44")

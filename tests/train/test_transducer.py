@@ -84,7 +84,7 @@ def test_counts_of_the_catalogue() -> None:
 
 @pytest.mark.parametrize("precision", RECIPES)
 def test_training_and_evaluation_agree(precision: str) -> None:
-    """Tables are 2^-13 near; an activation that turns by a step of its grid moves the loss by little."""
+    """Tables are 2^-13 near; an activation that turns by a step of its grid, or noise, moves the loss by little."""
     torch.manual_seed(2)
     network = QuantTransducer(small(), network_recipe(precision))
     for module in network.modules():
@@ -95,7 +95,7 @@ def test_training_and_evaluation_agree(precision: str) -> None:
     network.float()
     evaluated = network(*inputs)
     network.train()
-    tolerance = 0.15 if "4" in precision else 0.01
+    tolerance = 0.15 if "4" in precision or precision == "analog" else 0.01
     assert torch.allclose(network(*inputs), evaluated, rtol=0, atol=tolerance)
 
 
@@ -154,7 +154,7 @@ def test_a_transducer_equals_its_executables(precision: str, combine: str) -> No
             predicted = network.joint.prediction_projection(h)
             written = parts["prediction"].run({"prediction.embedding.labels": labels, **kept})
             kept = {name: written[name] for name in kept}
-            if precision not in ("fp32", "fp16"):
+            if precision not in ("fp32", "fp16", "analog"):
                 assert np.array_equal(kept["prediction.layer0.h"], recording.codes["prediction.layer0.h"])
             out = written["joint.prediction_projection.out"]
             assert np.allclose(out, predicted.numpy(), rtol=0, atol=1e-13)

@@ -162,6 +162,18 @@ def convolution(kind: Kind) -> Callable[[], Case]:
     return build
 
 
+def dilated() -> Case:
+    """Two taps three frames apart from the second frame on, and the bypass around them."""
+    net, rows = Network("conv"), FRAMES - 6
+    net.tensor("x", (FRAMES, WIDTH), IN)
+    net.tensor("y", (rows, WIDTH))
+    net.tensor("out", (rows, WIDTH), quantizer(0.05, 4))
+    weight = net.weight("weight", int_codes(2, WIDTH, WIDTH), quantizer(0.02, bits=4))
+    net.op(Kind.CONV1D, ["x", weight], "y", m=rows, k=2 * WIDTH, n=WIDTH)
+    net.op(Kind.ELEMENTWISE, ["y", "x"], "out", function=Function.RELU_ADD, m=rows, n=WIDTH)
+    return net.build(dilation=3, first=3, scale=0.66), {"conv.x": noise(FRAMES, WIDTH)}
+
+
 def attention(relative: bool = True, grids: bool = True, **context: int) -> Callable[[], Case]:
     def build() -> Case:
         heads, depth, frames = 2, 12, 20
@@ -251,6 +263,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "attention in chunks": attention(relative=False, left=4, chunk=3),
     "lstm step": step(LstmLayer),
     "gru step": step(GruLayer),
+    "dilated": dilated,
     **{kind.name.lower(): convolution(kind) for kind in (Kind.DEPTHWISE, Kind.CONV1D, Kind.CONV2D)},
     **{function.name.lower(): pointwise(function) for function in FUNCTIONS},
 }

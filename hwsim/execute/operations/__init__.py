@@ -8,6 +8,7 @@ import numpy as np
 
 from hwsim.execute.operations.attention import Context, Probabilities, RelativeAdd, Scores
 from hwsim.execute.operations.base import Operation, Parameters
+from hwsim.execute.operations.bypass import Bypass
 from hwsim.execute.operations.constant import read_constants
 from hwsim.execute.operations.convolution import Convolution, Depthwise
 from hwsim.execute.operations.norm import Norm
@@ -28,6 +29,7 @@ MAKERS: dict[tuple[Kind, Function], Maker] = {
     (Kind.DEPTHWISE, Function.NONE): Depthwise,
     (Kind.NORM, Function.NONE): Norm,
     (Kind.ELEMENTWISE, Function.RELATIVE_ADD): RelativeAdd,
+    (Kind.ELEMENTWISE, Function.RELU_ADD): Bypass,
     (Kind.LSTM, Function.NONE): Step,
     (Kind.GRU, Function.NONE): Step,
     (Kind.LOOKUP, Function.NONE): Lookup,

@@ -27,7 +27,7 @@ class Convolution(Operation):
 
     Each output position is the product of one window, flattened to K in the order of the weights' axes, with the
     packed weights: sums, codes and profiles are those of a `Product`. Padding is the zero point of the input's grid,
-    a real zero.
+    a real zero. Window t of a CONV1D has its tap k at the padded row first + t stride + k dilation.
     """
 
     def __init__(self, row: Row, given: Parameters) -> None:
@@ -41,7 +41,10 @@ class Convolution(Operation):
         if len(self.shape) != axes + 1:
             raise row.refuse(f"must read an activation of {axes + 1} axes, got {x}")
         self.padding, self.stride = _padding(row, axes), _stride(row, axes)
-        self.steps = _steps(row, self.shape[:axes], self.kernel, self.padding, self.stride)
+        self.first, self.dilation = _count(row, "first", 0, axes), _count(row, "dilation", 1, axes)
+        spans = tuple((taps - 1) * self.dilation + 1 for taps in self.kernel)
+        left = (self.shape[0] - self.first, *self.shape[1:axes])
+        self.steps = _steps(row, left, spans, self.padding, self.stride)
         row.expect_shapes(x if (*x, 1) == self.shape else self.shape, (*self.steps, outputs))
         _expect_sizes(row, (int(np.prod(self.steps)), int(np.prod(self.weight.shape[:-1])), outputs, 1))
         self.projection = given.projection(self.weight, self.bias, self.reads[0], matrix=False)
@@ -52,7 +55,8 @@ class Convolution(Operation):
         grid = self.projection.input if isinstance(self.projection, PackedProjection) else None
         x = run.codes(self.reads[0], grid).reshape(self.shape)
         fill = 0 if grid is None else int(grid.zero_point.reshape(()))
-        sums = self.projection.sums(windows(x, self.kernel, self.stride, self.padding, fill))
+        cut = windows(x, self.kernel, self.stride, self.padding, fill, self.dilation, self.first)
+        sums = self.projection.sums(cut)
         run.put(self.writes[0], replace(sums, integers=sums.integers.reshape(-1, *self.steps, self.projection.outputs)))
 
     def parameters(self) -> dict[str, Array]:
@@ -130,11 +134,19 @@ class Depthwise(Operation):
         return dict(self._given)
 
 
-def windows(x: Array, kernel: tuple[int, ...], stride: tuple[int, ...], padding: Padding, fill: int) -> Array:
-    """Windows (positions, K) of `x` (T, [F,] C), each flattened in the order of the kernel's axes, then channels."""
-    axes = tuple(range(len(kernel)))
-    padded = np.pad(x, (*padding, (0, 0)), constant_values=fill)
-    every = sliding_window_view(padded, kernel, axis=axes)[tuple(slice(None, None, step) for step in stride)]
+def windows(
+    x: Array, kernel: tuple[int, ...], stride: tuple[int, ...], padding: Padding, fill: int, dilation: int = 1,
+    first: int = 0,
+) -> Array:  # fmt: skip
+    """Windows (positions, K) of `x` (T, [F,] C), each flattened in the order of the kernel's axes, then channels.
+
+    Taps are `dilation` apart, and the first window begins at the padded row `first`.
+    """
+    axes, spans = tuple(range(len(kernel))), tuple((taps - 1) * dilation + 1 for taps in kernel)
+    padded = np.pad(x, (*padding, (0, 0)), constant_values=fill)[first:]
+    every = sliding_window_view(padded, spans, axis=axes)[tuple(slice(None, None, step) for step in stride)]
+    taps = tuple(slice(None, None, dilation) for _ in kernel)
+    every = every[(Ellipsis, *taps)]  # type: ignore[arg-type]
     channels_last = np.moveaxis(every, len(kernel), -1)
     return channels_last.reshape(int(np.prod(every.shape[: len(kernel)])), -1)
 
@@ -209,6 +221,15 @@ def _stride(row: Row, axes: int) -> tuple[int, ...]:
     if not _counts(steps, axes, 1):
         raise row.refuse(f"must have a stride of {axes} numbers of 1 or more, got {value}")
     return tuple(steps)
+
+
+def _count(row: Row, name: str, least: int, axes: int) -> int:
+    """`first` or `dilation` of a convolution over time; one over more axes has neither."""
+    value = row.attributes.get(name, least)
+    if not _counts([value], 1, least) or (axes > 1 and value != least):
+        rule = f"of {least} or more" if axes == 1 else f"of {least}"
+        raise row.refuse(f"must have a {name} {rule}, got {value}")
+    return int(value)
 
 
 def _counts(values: object, count: int, least: int) -> bool:

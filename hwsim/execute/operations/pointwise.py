@@ -22,7 +22,10 @@ _RELU = (Function.RELU, Function.ADD_RELU, Function.MULTIPLY_RELU)
 
 
 class Lookup(Operation):
-    """out (m, N) = table[labels]."""
+    """out (m, N) = table[labels]; with the attribute `columns` of its layer, columns of a table (N, V).
+
+    Such a table is a product's matrix as well, with scales of words or groups of them where it has some.
+    """
 
     def __init__(self, row: Row, given: Parameters) -> None:
         row.expect(len(row.activations), weights=1)
@@ -31,6 +34,9 @@ class Lookup(Operation):
         assert row.weight is not None
         self.weight, network = row.weight, given.network
         self.codes = given.array(row.weight)
+        columns = row.attributes.get("columns", False)
+        if columns and self.codes.shape[0] != row.n:
+            raise row.refuse(f"must read columns of {row.n}, got a table of shape {self.codes.shape}")
         quantizer, output = network.grid(row.weight.name), network.grid(self.writes[0])
         if quantizer is not None:
             check_codes(self.codes, quantizer.code_range, row.weight.name)
@@ -40,6 +46,8 @@ class Lookup(Operation):
             self.table = self.codes.astype(storage(output))
         else:
             self.table = output.quantize(network.reals(row.weight.name, self.codes)).astype(storage(output))
+        if columns:
+            self.table = np.ascontiguousarray(self.table.T)
 
     def run(self, run: Run) -> None:
         """Store the rows of the labels."""

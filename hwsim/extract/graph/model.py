@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -139,8 +139,17 @@ class ExtractedModel:
         emitter.emit()
         return list(emitter.sources[main_output(graph)])
 
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """One pass, without a name."""
+        return ("",)
+
+    def emit_passes(self, b: TraceBuilder, frames: int) -> Iterator[tuple[str, list[int]]]:
+        """Add the encoder; yield the one pass and the tensors of its output."""
+        yield "", self.emit_encoder(b, frames)
+
     def declare_search(self, b: TraceBuilder, encoder_out: Sequence[int], frames: int, rows: int,
-                       models: Sequence[str]) -> ExtractedSearch:  # fmt: skip
+                       models: Sequence[str], part: str = "") -> ExtractedSearch:  # fmt: skip
         """Declare prediction network, joint and the named language models for up to `rows` hypotheses."""
         prediction = ExtractedStep(b, self._networks["prediction"], "prediction", rows, self._formats)
         steps = []

@@ -145,6 +145,9 @@ class TorchGraph(Oracle):
         graph = Graph(executable, torch.float64 if self.double else torch.float32, self.parameters(executable))
         for name, stored in start_run(executable, inputs).values.items():
             graph.values[name] = torch.as_tensor(stored) if name in _labels(executable) else graph.real(name, stored)
+        for name, stored in graph.parameters.items():
+            if executable.network.tensors[name].role == Role.ACTIVATION:  # a constant
+                graph.values[name] = graph.stored(name, graph.real(name, stored))
         with torch.no_grad():
             _evaluate(graph)
         codes = {name: graph.codes[name] for name in executable.outputs}

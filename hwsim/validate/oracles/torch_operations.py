@@ -28,10 +28,12 @@ def product(graph: Graph, row: Row) -> None:
 
 @computes(Kind.LOOKUP)
 def look_up(graph: Graph, row: Row) -> None:
-    """Rows of the table."""
+    """Rows of the table, or columns of one that a product reads too."""
     assert row.weight is not None
     name = row.activations[0].name if row.activations else f"{row.layer}.labels"
-    graph.put(row.writes[0].name, graph.read(row.weight)[graph.values[name].long().reshape(-1)])
+    table = graph.read(row.weight)
+    table = table.T if row.attributes.get("columns", False) else table
+    graph.put(row.writes[0].name, table[graph.values[name].long().reshape(-1)])
 
 
 @computes(Kind.SOFTMAX)
@@ -74,9 +76,10 @@ def depthwise(graph: Graph, row: Row) -> None:
 def convolution(graph: Graph, row: Row) -> None:
     """x (T, Cin), weight (K, Cin, N) -> (T', N)."""
     assert row.weight is not None
-    x = functional.pad(graph.activations(row)[0].T, _padding(row))
+    x = functional.pad(graph.activations(row)[0].T, _padding(row))[:, int(row.attributes.get("first", 0)) :]
     weight = graph.read(row.weight).permute(2, 1, 0)
-    y = functional.conv1d(x[None], weight, stride=int(row.attributes.get("stride", 1)))
+    stride, dilation = (int(row.attributes.get(name, 1)) for name in ("stride", "dilation"))
+    y = functional.conv1d(x[None], weight, stride=stride, dilation=dilation)
     graph.put(row.writes[0].name, y[0].T + graph.bias(row))
 
 
@@ -123,6 +126,14 @@ for _function in (
     Function.MULTIPLY_TANH, Function.ADD_RELU, Function.MULTIPLY_RELU, Function.SWISH, Function.GLU, Function.ADD_HALF,
 ):  # fmt: skip
     FUNCTIONS[Kind.ELEMENTWISE, _function] = _elementwise(_function)
+
+
+@computes(Kind.ELEMENTWISE, Function.RELU_ADD)
+def bypass(graph: Graph, row: Row) -> None:
+    """max(0, a[i]) + scale b[first + step i]."""
+    a, b = graph.operands(row)
+    first, step = (int(row.attributes.get(name, default)) for name, default in (("first", 0), ("step", 1)))
+    graph.put(row.writes[0].name, functional.relu(a) + row.attributes["scale"] * b[first::step][: len(a)])
 
 
 def _lstm_step(graph: Graph, x: Tensor, y: Tensor, c: Tensor, cell: str) -> tuple[Tensor, Tensor]:
