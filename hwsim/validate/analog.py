@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 DEFAULT_SET = "rasch2023"
-SWITCHES = {"on": True, "off": False}
-KEYS = ("t", "noise", "mode", "bits", "dac", "adc", "rows", "columns", "drop", "affine", "compensation", "digital")
+SWITCHES = {"split": "partial_sums", "affine": "column_affine", "compensation": "drift_compensation"}
+"""Keys that are on or off, and their fields."""
+KEYS = ("t", "noise", "mode", "bits", "dac", "adc", "rows", "columns", "split", "drop", "affine", "compensation",
+        "digital")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def parse_analog(text: str) -> tuple[AnalogSettings, float]:
     """Settings and seconds since programming of `t=1d[,key=value ...]`.
 
     Keys: t; noise, a named set (rasch2023); mode; bits of both converters, or dac and adc; rows and columns of a tile;
-    drop, the factor of IR drop; affine and compensation, on or off; digital, globs of layers joined by `+`.
+    split, whether a deeper matrix is split, drop, the factor of IR drop, affine and compensation, on or off; digital, globs of layers joined by `+`.
     Raises HwsimError for anything else.
     """
     given = _pairs(text)
@@ -101,10 +103,10 @@ def parse_analog(text: str) -> tuple[AnalogSettings, float]:
             changes[key] = _whole(key, value)
         elif key == "drop":
             changes["ir_drop"] = _real(key, value)
-        elif key in ("affine", "compensation"):
-            if value not in SWITCHES:
+        elif key in SWITCHES:
+            if value not in ("on", "off"):
                 raise HwsimError(f"--analog {key} must be on or off, got '{value}'")
-            changes["column_affine" if key == "affine" else "drift_compensation"] = SWITCHES[value]
+            changes[SWITCHES[key]] = value == "on"
         else:
             changes[key] = tuple(value.split("+")) if key == "digital" else value
     return analog_settings(base.name, **changes), t_s

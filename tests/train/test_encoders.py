@@ -31,7 +31,7 @@ PER_FRAME = {"chunk": None, "right": 0}
 WHOLE = {"chunk": None, "left": None, "causal": False}
 RELATIVE = {"positions": "relative"}
 BARE = {"attention_from": 1}
-QUANTIZED_NAMES = [name for name, recipe in RECIPES.items() if recipe.is_quantized]
+QUANTIZED_NAMES = [name for name, recipe in RECIPES.items() if recipe.is_quantized and name != "analog"]
 
 
 def small(**changes: Any) -> NetworkSpec:
