@@ -82,7 +82,8 @@ def parse_analog(text: str) -> tuple[AnalogSettings, float]:
     """Settings and seconds since programming of `t=1d[,key=value ...]`.
 
     Keys: t; noise, a named set (rasch2023); mode; bits of both converters, or dac and adc; rows and columns of a tile;
-    split, whether a deeper matrix is split, drop, the factor of IR drop, affine and compensation, on or off; digital, globs of layers joined by `+`.
+    split, on unless a matrix deeper than a tile is to be refused; drop, the factor of IR drop; affine and
+    compensation, on or off; digital, globs of layers joined by `+`.
     Raises HwsimError for anything else.
     """
     given = _pairs(text)

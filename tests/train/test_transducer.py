@@ -95,7 +95,7 @@ def test_training_and_evaluation_agree(precision: str) -> None:
     network.float()
     evaluated = network(*inputs)
     network.train()
-    tolerance = 0.15 if "4" in precision or precision == "analog" else 0.01
+    tolerance = 0.5 if precision == "analog" else 0.15 if "4" in precision else 0.01
     assert torch.allclose(network(*inputs), evaluated, rtol=0, atol=tolerance)
 
 

@@ -124,8 +124,8 @@ def test_the_words_of_the_option() -> None:
         ("t=1d,bits=8,adc=9", "--analog must hold bits, or dac and adc, got both"),
         ("t=1d,drop=much", "--analog drop must be a number, got 'much'"),
         ("t=1d,affine=yes", "--analog affine must be on or off, got 'yes'"),
-        ("t=1d,rows=18,split=off", "encoder.layer0.wx: a matrix must fit the rows of a tile (2-pcm 18, 4-pcm 9, ab 9) or "
-                                   "be split with partial sums, got 20 rows"),
+        ("t=1d,rows=18,split=off", "encoder.layer0.wx: a matrix must fit the rows of a tile (2-pcm 18, 4-pcm 9, ab 9) "
+                                   "or be split with partial sums, got 20 rows"),
         ("t=1d,rows=0", "rows of a tile must be at least 1, got 0"),
         ("t=1d,digital=joint", "digital: 'joint' must match a layer, got none; known: encoder.layer0, encoder.layer1, "
                                "encoder.out"),
