@@ -3,6 +3,7 @@
 
 PYTHON ?= python3.11
 PYTEST_ARGS ?=
+WORKERS ?= 2
 
 BIN := .venv/bin
 VENV := .venv/.made
@@ -49,7 +50,7 @@ demo: install
 
 # Threads of BLAS only wait for each other on a machine of few cores.
 test: install-dev
-	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # Networks of a large package, which nothing else needs.
 test-models: install-dev

@@ -298,7 +298,8 @@ def train(
     data: Annotated[Path, typer.Option(metavar="DIR", help="Speech set, of hwsim data.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the checkpoints, one folder a network.")],
     precision: Annotated[
-        str, typer.Option(metavar="P", help="fp32, fp16, int8, int4, int4-native, gq5, int4-2:4 or analog.")
+        str,
+        typer.Option(metavar="P", help="fp32, fp16, int8, int4, int4-native, int4-dynamic, gq5, int4-2:4 or analog."),
     ] = "int4",
     network: Annotated[str, typer.Option(metavar="NAME", help="transducer, external_lm, source_lm or all.")] = "all",
     epochs: Annotated[str | None, typer.Option(metavar="N", help="Of the last stage; default: the recipe's.")] = None,

@@ -66,10 +66,12 @@ def refuse_search(workload: AnyWorkload, beam: int | None, algorithm: str | None
     """Raises HwsimError for options of a search where it is in a decoding graph, which is outside."""
     if _scored(workload) is None:
         return
+    alone = "lm" in workload.networks.components
+    why = "it has no search" if alone else "its search in a decoding graph is outside"
     for name, value, nothing in (("beam", beam, 1), ("decoder", algorithm, "greedy"), ("lm", lm, "none")):
         if value not in (None, nothing):
-            raise HwsimError(f"{name} must be left out for {workload.name}, got {value}: its search in a decoding "
-                             f"graph is outside; --set {PREFIX}n_best is how many hypotheses are rescored")  # fmt: skip
+            raise HwsimError(f"{name} must be left out for {workload.name}, got {value}: {why}; "
+                             f"--set {PREFIX}n_best is how many hypotheses are rescored")  # fmt: skip
 
 
 def _check_n_best(workload: AnyWorkload, settings: DecodeSettings) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hwsim.errors import HwsimError, nearest
+from hwsim.execute.dynamic import SCALE, plain, reals_of
 from hwsim.execute.operations import read_operations
 from hwsim.execute.operations.base import INPUT, Array, Network, Operation, Parameters, Run
 from hwsim.execute.operations.constant import Constant
 from hwsim.execute.operations.recurrent import Recurrence, Step
 from hwsim.execute.pieces import Pieces, most_rows
-from hwsim.execute.projection import AnyProjection, Coding, Sums, storage
+from hwsim.execute.projection import AnyGrid, AnyProjection, Sums, storage
 from hwsim.execute.recurrence import LstmRules
 from hwsim.execute.semantics import TRAINING, Semantics
 from hwsim.numerics.rounding import Reals
@@ -27,10 +28,11 @@ class Executable:
     `codes`: by tensor name, the integer codes of weights and embedding tables that have a quantizer, and reals for
     those that have none; biases are reals. `quantizers`: by tensor name, the grids of weights and of activations;
     an activation without one stays a real (float64). `"<weight>.input"` is the grid on which a product takes its
-    activations when they are stored on another one, or as reals. Codes (or reals) of an activation that no operation
-    writes make it a constant, not an input. In a trace with a precision, weights and activations
-    of format fp16 without a quantizer are halves: products as in `reference.half`, summed in float32 in the order of K;
-    other operations in float64, rounded to half where the result is stored.
+    activations when they are stored on another one, or as reals. A `DynamicGrid` in the place of an activation's is
+    found at run time, for each row or the whole tensor; its scales are the output `"<name>.scale"`. Codes (or reals) of
+    an activation that no operation writes make it a constant, not an input. In a trace with a precision, weights and
+    activations of format fp16 without a quantizer are halves: products as in `reference.half`, summed in float32 in the
+    order of K; other operations in float64, rounded to half where the result is stored.
     `rules`: what an LSTM does between its gate sums and its states. `semantics`: the machine's rules for sums; others
     than `training` run through the readable reference, step by step, and are slow.
 
@@ -46,7 +48,7 @@ class Executable:
         self,
         trace: Trace,
         codes: Mapping[str, Array],
-        quantizers: Mapping[str, Coding],
+        quantizers: Mapping[str, AnyGrid],
         *,
         rules: LstmRules | None = None,
         semantics: Semantics = TRAINING,
@@ -57,16 +59,16 @@ class Executable:
         self.network = Network(tensors, dict(quantizers), rules or LstmRules(), semantics)
         self.operations = read_operations(trace, Parameters(self.network, codes))
         for name in quantizers:
-            if name in tensors and tensors[name].role != Role.WEIGHT:
+            if name in tensors and tensors[name].role != Role.WEIGHT and self.network.dynamic(name) is None:
                 storage(self.network.quantizer(name))
         self._loops = tuple(operation for operation in self.operations if isinstance(operation, Recurrence))
-        self._inputs, self._outputs = _inputs(self.operations), _outputs(self.operations)
+        self._inputs, self._outputs = _inputs(self.operations), _outputs(self.operations, self.network)
         self._pieces = Pieces(self.operations, self.network)
         constants = (name for name in codes if name in tensors and tensors[name].role == Role.ACTIVATION)
         self._rows = most_rows(trace, constants)
 
     @property
-    def quantizers(self) -> Mapping[str, Coding]:
+    def quantizers(self) -> Mapping[str, AnyGrid]:
         """The grids that it was given, by name."""
         return self.network.quantizers
 
@@ -87,7 +89,10 @@ class Executable:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names that `run` returns: all that operations write but the gate sums of recurrent layers."""
+        """Names that `run` returns: all that operations write but the gate sums of recurrent layers.
+
+        After a tensor on a grid of run time `<name>.scale`.
+        """
         return self._outputs
 
     @property
@@ -161,15 +166,18 @@ class Executable:
         """Execute: codes (in their storage type) of every output with a quantizer, float64 or halves of the others.
 
         `inputs`: by name, of the tensor's shape, or of fewer rows, see `rows`: integer codes, or reals that are
-        quantized here; labels for an embedding. `forced` is teacher forcing: each operation reads these tensors in
-        place of what came out before it, a recurrent layer at every time step; with the cell states `c` of every
-        step, (T, H) reals or codes, those too. A loop's `h` is (T, H), its `c` the last one (1, H). Outside a loop the
-        states of before are inputs, and the new ones outputs of the same names. `states`: of forward loops before their
-        first step, h and c (1, H) by name, where they are not zero, and the rows that attention and convolutions keep
-        of the frames before, see `states_after`: a stream goes on where its last piece ended.
+        quantized here (on a grid of run time reals alone); labels for an embedding. `forced` is teacher forcing: each
+        operation reads these tensors in place of what came out before it, a recurrent layer at every time step; with
+        the cell states `c` of every step, (T, H) reals or codes, those too. A loop's `h` is (T, H), its `c` the last
+        one (1, H). Outside a loop the states of before are inputs, and the new ones outputs of the same names.
+        `states`: of forward loops before their first step, h and c (1, H) by name, where they are not zero, and the
+        rows that attention and convolutions keep of the frames before, see `states_after`: a stream goes on where its
+        last piece ended.
         Raises HwsimError for names, shapes and types that do not fit, and for NaN.
         """
-        written = self._run(inputs, forced, None, states).written
+        written: dict[str, Array] = {}
+        for name, value in self._run(inputs, forced, None, states).written.items():
+            written |= plain(name, value)
         return {name: written[name] for name in self._outputs}
 
     def unrounded(self, inputs: Mapping[str, Array], forced: Mapping[str, Array]) -> dict[str, Reals]:
@@ -197,21 +205,31 @@ class Executable:
         values = {name: network.accept(name, array, share) for name, array in given.items()}
         teacher = None
         if forced is not None:
-            teacher = {name: network.accept(name, np.asarray(array), share) for name, array in forced.items()}
+            whole = _with_scales(network, forced)
+            teacher = {name: network.accept(name, np.asarray(array), share) for name, array in whole.items()}
         run = Run(network, values, teacher, steps, self._pieces.first(states or {}))
         for operation in self.operations:
             operation.run(run)
         for name in self.outputs:
-            if isinstance(run.written[name], Sums):
+            if name in run.written and isinstance(run.written[name], Sums):
                 run.written[name] = run.written[name].values()
         return run
 
     def dequantize(self, name: str, codes: Array) -> Reals:
-        """Reals of a tensor, float64: the values of its codes, or what it holds when it has no quantizer."""
+        """Reals of a tensor, float64: the values of its codes, or what it holds when it has no quantizer.
+
+        Raises HwsimError for codes of a grid of run time, which `reals` takes with their scales.
+        """
         return self.network.reals(name, codes)
 
+    def reals(self, name: str, outputs: Mapping[str, Array]) -> Reals:
+        """Reals of one of the outputs of `run`."""
+        if self.network.dynamic(name) is not None:
+            return reals_of(outputs[name], outputs[name + SCALE])
+        return self.network.reals(name, outputs[name])
 
-def _check_names(tensors: Mapping[str, Tensor], codes: Mapping[str, Array], quantizers: Mapping[str, Coding]) -> None:
+
+def _check_names(tensors: Mapping[str, Tensor], codes: Mapping[str, Array], quantizers: Mapping[str, AnyGrid]) -> None:
     for what, names in (("codes", codes), ("quantizers", quantizers)):
         for name in names:
             if name.removesuffix(INPUT) not in tensors and name not in tensors:
@@ -227,7 +245,18 @@ def _inputs(operations: Sequence[Operation]) -> tuple[str, ...]:
     return tuple(read)
 
 
-def _outputs(operations: Sequence[Operation]) -> tuple[str, ...]:
+def _with_scales(network: Network, forced: Mapping[str, Array]) -> dict[str, Array]:
+    """Forced tensors, codes and scales of a grid of run time as their reals, which find the same again."""
+    found = {}
+    for name, array in forced.items():
+        dynamic = network.dynamic(name) is not None
+        if not dynamic and network.dynamic(name.removesuffix(SCALE)) is not None and name.endswith(SCALE):
+            continue
+        found[name] = reals_of(array, forced[name + SCALE]) if dynamic and name + SCALE in forced else array
+    return found
+
+
+def _outputs(operations: Sequence[Operation], network: Network) -> tuple[str, ...]:
     gates: set[str] = set()
     for operation in operations:
         if isinstance(operation, Recurrence):
@@ -236,7 +265,8 @@ def _outputs(operations: Sequence[Operation]) -> tuple[str, ...]:
             gates.update((operation.gates.x, operation.gates.h_sums))
     made = (operation for operation in operations if not isinstance(operation, Constant))
     names = (name for operation in made for name in operation.writes)
-    return tuple(dict.fromkeys(name for name in names if name not in gates))
+    kept = dict.fromkeys(name for name in names if name not in gates)
+    return tuple(n for name in kept for n in ((name, name + SCALE) if network.dynamic(name) else (name,)))
 
 
 def _given_rows(inputs: Mapping[str, Array], tensors: Mapping[str, Tensor], most: int) -> int:

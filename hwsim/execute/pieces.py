@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from hwsim.errors import HwsimError, nearest
+from hwsim.execute.dynamic import SCALE, reals_of
 from hwsim.execute.operations import COPIES
 from hwsim.execute.operations.base import Array, Network, Operation
 from hwsim.execute.operations.recurrent import Recurrence
@@ -27,7 +28,8 @@ class Pieces:
         loops = [operation for operation in operations if isinstance(operation, Recurrence)]
         self._loops = {name: d.gates.h for loop in loops for d in loop.directions for name in d.gates.states}
         self._going = [name for loop in loops for d in loop.directions if not d.reverse for name in d.gates.states]
-        self.streams = all(operation.streams for operation in operations)
+        self.whole = _whole_tensors(network)
+        self.streams = all(operation.streams for operation in operations) and not self.whole
         self.exact = all(operation.exact for operation in operations)
         self.chunk = math.lcm(*(operation.chunk for operation in operations))
         self.carried: dict[str, int] = {}
@@ -37,7 +39,9 @@ class Pieces:
 
     def first(self, states: Mapping[str, Array]) -> dict[str, Array]:
         """States before the first step, as they are stored. Raises HwsimError for other names and shapes."""
-        first = {}
+        first: dict[str, Array] = {}
+        if states:
+            self._refuse_whole()
         known = (*self._loops, *self.carried)
         for name, array in states.items():
             if name not in known:
@@ -65,14 +69,33 @@ class Pieces:
 
     def after(self, outputs: Mapping[str, Array], states: Mapping[str, Array]) -> dict[str, Array]:
         """The states after a run that began with `states` and gave `outputs`."""
-        found = {name: outputs[name][-1:] for name in self._going}
+        self._refuse_whole()
+        found = {name: self._rows(name, outputs)[-1:] for name in self._going}
         for name, count in self.carried.items():
-            rows = outputs[name] if name not in states else np.concatenate([states[name], outputs[name]])
+            now = self._rows(name, outputs)
+            rows = now if name not in states else np.concatenate([states[name], now])
             found[name] = rows[-count:]
         return found
 
+    def _rows(self, name: str, outputs: Mapping[str, Array]) -> Array:
+        """A tensor as the next piece takes it: codes, or the reals of codes whose scales are their own."""
+        if self._network.dynamic(name) is None:
+            return outputs[name]
+        return reals_of(outputs[name], outputs[name + SCALE])
+
+    def _refuse_whole(self) -> None:
+        if self.whole:
+            raise HwsimError(f"{self.whole}: a grid of a whole tensor is found over all of its rows, so an utterance "
+                             "must be run whole, not in pieces")  # fmt: skip
+
     def _width(self, name: str) -> int:
         return self._network.tensors[name].shape[-1]
+
+
+def _whole_tensors(network: Network) -> str:
+    """The first name that has a grid of run time for a whole tensor, or nothing."""
+    dynamic = ((name, network.dynamic(name)) for name in network.quantizers)
+    return next((name for name, grid in dynamic if grid is not None and grid.per == "tensor"), "")
 
 
 def most_rows(trace: Trace, constants: Iterable[str]) -> int | None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.errors import HwsimError
+from hwsim.execute.dynamic import DynamicCodes
 from hwsim.execute.kernels.layout import LAYOUTS, load
 from hwsim.execute.matmul import group_products, matmul, matmul_wide
 from hwsim.execute.packing import INT32_MAX, PackedWeights, pack
@@ -17,12 +18,14 @@ from hwsim.execute.reference.linear import integer_sums, layer_codes, product_sc
 from hwsim.execute.semantics import TRAINING, Semantics
 from hwsim.numerics import NumberFormat
 from hwsim.numerics.codebook import Codebook
+from hwsim.numerics.dynamic import DynamicGrid
 from hwsim.numerics.formats import Sparsity
 from hwsim.numerics.quantizers import Quantizer, check_codes
 from hwsim.numerics.rounding import Integers, Reals
 
 Array = npt.NDArray[Any]
 Coding = Quantizer | Codebook
+AnyGrid = Coding | DynamicGrid
 HALF_MAX = 65504
 WIDTHS = tuple(sorted(int(name[3:]) for name in LAYOUTS if name.startswith("int")))
 WIDEST = 2 ** (WIDTHS[-1] - 1) - 1
@@ -38,6 +41,8 @@ class Sums:
 
     `integers`: (G, M, N) int32 or int64; or float64, when the layer's weights are reals. `scale`: (G, N) float64.
     `bias`: (N,) float64. `grids`: of the activations and weights that were multiplied, unless they are reals.
+    `rows`: scales of the activations, found at run time, (M, 1) or (1, 1); they multiply `scale`, see
+    `reference.dynamic.dynamic_linear_values`.
     """
 
     integers: Array
@@ -45,12 +50,13 @@ class Sums:
     bias: Reals
     grids: tuple[Quantizer, Quantizer] | None = None
     semantics: Semantics = TRAINING
+    rows: Reals | None = None
 
     def values(self) -> Reals:
         """The reals, float64 (M, N)."""
         total = np.zeros(self.integers.shape[1:])
         for part, scale in zip(self.integers, self.scale, strict=True):
-            total = total + part * scale
+            total = total + part * (scale if self.rows is None else self.rows * scale)
         result: Reals = total + self.bias
         return result
 
@@ -71,6 +77,7 @@ class PackedProjection:
 
     sum (x - zx)(w - zw) in int32, times sx sw, plus the bias. With `semantics` other than `training` the codes stay
     unpacked and the sums are those of the machine's accumulator. Weights of 9 to 16 bits stay unpacked as well.
+    Of a grid of run time (`dynamic`) `input` are its codes with a scale of 1.
     """
 
     packed: PackedWeights | None
@@ -82,6 +89,7 @@ class PackedProjection:
     semantics: Semantics
     coding: Coding
     """What the weights' own codes are: those of `weights`, half steps, or places in a codebook."""
+    dynamic: DynamicGrid | None = None
 
     @property
     def outputs(self) -> int:
@@ -90,6 +98,9 @@ class PackedProjection:
 
     def __call__(self, x: Reals) -> Reals:
         """Reals (..., N) of reals (..., K), quantized first; exact for reals on the grid."""
+        if self.dynamic is not None:
+            rows = DynamicCodes.of(self.dynamic, x.reshape(-1, x.shape[-1]))
+            return self.row_sums(rows).values().reshape(*x.shape[:-1], self.outputs)
         codes = self.input.quantize(x).astype(storage(self.input))
         return self.sums(codes.reshape(-1, codes.shape[-1])).values().reshape(*codes.shape[:-1], self.outputs)
 
@@ -100,6 +111,10 @@ class PackedProjection:
             is_table = self.packed is not None and LAYOUTS[self.packed.layout].table_bits
             return _smallest(codes if is_table else np.searchsorted(self.coding.table, codes))
         return _smallest((codes - 1) // 2 if self.coding.half_step else codes)
+
+    def row_sums(self, rows: DynamicCodes) -> Sums:
+        """Integer sums of codes (M, K) whose scales were found at run time."""
+        return replace(self.sums(rows.codes), grids=None, rows=rows.scales)
 
     def sums(self, codes: Array) -> Sums:
         """Integer sums of codes (M, K) in the storage type of `input`."""
@@ -200,7 +215,8 @@ def storage(quantizer: Quantizer) -> np.dtype[Any]:
 
 
 def projection(
-    name: str, codes: Array, coding: Coding, input: Quantizer, bias: Array | None, semantics: Semantics = TRAINING,
+    name: str, codes: Array, coding: Coding, input: Quantizer | DynamicGrid, bias: Array | None,
+    semantics: Semantics = TRAINING,
     sparsity: Sparsity | None = None,
 ) -> PackedProjection:  # fmt: skip
     """Pack the weight codes (K, N) of `coding` for activations on the grid of `input`.
@@ -209,6 +225,8 @@ def projection(
     `sparsity`: the N:M rule that the weights keep. `name` stands in messages. Raises HwsimError for codes out of range
     or that break the rule, shapes that do not fit, and activations with more than one scale.
     """
+    dynamic = input if isinstance(input, DynamicGrid) else None
+    input = input.unit if isinstance(input, DynamicGrid) else input
     if input.scale.size != 1 or input.half_step:
         raise HwsimError(f"{name}: its activations must have one scale and a level at zero")
     integers = narrow_codes(codes, coding.code_range, f"{name}: weight codes")
@@ -230,7 +248,8 @@ def projection(
         packed = _pack(name, integers, coding, weights, sparsity)
     else:
         kept = coding.expand(integers) if isinstance(coding, Codebook) else _smallest(integers)
-    return PackedProjection(packed, kept, weights, input, np.ascontiguousarray(scale), offsets, semantics, coding)
+    return PackedProjection(packed, kept, weights, input, np.ascontiguousarray(scale), offsets, semantics, coding,
+                            dynamic)  # fmt: skip
 
 
 def _pack(name: str, codes: Array, coding: Coding, weights: Quantizer, sparsity: Sparsity | None) -> PackedWeights:

@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.errors import HwsimError
+from hwsim.execute.dynamic import DynamicCodes
 from hwsim.execute.projection import AnyProjection, PackedProjection, Sums, storage
 from hwsim.execute.reference.half import Halves, half_round
 from hwsim.execute.reference.recurrent import GruLayer, LstmLayer, Pointwise
+from hwsim.numerics.dynamic import DynamicGrid
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.numerics.rounding import Reals
 from hwsim.numerics.tables import Exact, Table, fixed_table
@@ -21,6 +23,7 @@ from hwsim.trace import Kind
 
 Array = npt.NDArray[Any]
 Grid = Quantizer | Halves | None
+HiddenGrid = Quantizer | Halves | DynamicGrid | None
 GATES = "ifgo"
 GATE_COUNT = {Kind.LSTM: 4, Kind.GRU: 3}
 
@@ -44,9 +47,12 @@ class LstmRules:
 
 @dataclass(frozen=True, slots=True)
 class StateGrids:
-    """On what a recurrent layer keeps h, c and the gate sums of h: a quantizer, halves, or None for float64."""
+    """On what a recurrent layer keeps h, c and the gate sums of h.
 
-    hidden: Grid
+    A quantizer, halves, or None for float64; h also on a grid that each row finds at run time.
+    """
+
+    hidden: HiddenGrid
     cell: Grid = None
     gates: Grid = None
 
@@ -68,7 +74,7 @@ class Recurrent:
 def run_direction(
     kind: Kind, sums_x: Sums, recurrent: AnyProjection, grids: StateGrids, rules: LstmRules,
     forced: tuple[Reals, Reals | None] | None = None, reverse: bool = False, first: tuple[Reals, ...] | None = None,
-) -> tuple[Array, Reals | None, Reals | None]:  # fmt: skip
+) -> tuple[Any, Reals | None, Reals | None]:  # fmt: skip
     """h (T, H) as it is stored on its grid; its reals before rounding; the last c (1, H) float64, None of a GRU.
 
     `forced`: the reals of h (T, H), and of c (T, H) or None, that every step reads in place of its own. The compiled
@@ -101,15 +107,17 @@ def run_step(
     return layer.step(sums_x, states)
 
 
-def on_grid(grid: Grid, x: Reals) -> Reals:
+def on_grid(grid: HiddenGrid, x: Reals) -> Reals:
     """What a tensor on a grid holds of reals, float64."""
     return x if grid is None else grid.fake_quantize(x)
 
 
-def stored(grid: Grid, x: Reals) -> Array:
-    """Reals as a tensor stores them: codes, halves, or float64."""
+def stored(grid: HiddenGrid, x: Reals) -> Any:
+    """Reals as a tensor stores them: codes, with scales of their own or without, halves, or float64."""
     if grid is None:
         return x
+    if isinstance(grid, DynamicGrid):
+        return DynamicCodes.of(grid, x)
     return half_round(x) if isinstance(grid, Halves) else grid.quantize(x).astype(storage(grid))
 
 
@@ -118,6 +126,8 @@ def compiled(recurrent: AnyProjection, grids: StateGrids, rules: LstmRules) -> b
     if not isinstance(recurrent, PackedProjection) or recurrent.packed is None or recurrent.packed.groups > 1:
         return False
     if isinstance(grids.gates, Quantizer) or not compiled_step(grids, rules):
+        return False
+    if recurrent.dynamic is not None:
         return False
     assert isinstance(grids.hidden, Quantizer)
     same_range = recurrent.input.code_range == grids.hidden.code_range
@@ -227,7 +237,7 @@ def _cell_mode(cell: Grid) -> int:
 
 def _flat(sums: Sums) -> tuple[Array, Reals, Reals]:
     """(M, N) int32 sums with one scale and bias per column, or the reals with scales of one."""
-    if len(sums.integers) == 1 and sums.integers.dtype == np.int32:
+    if len(sums.integers) == 1 and sums.integers.dtype == np.int32 and sums.rows is None:
         return sums.integers[0], sums.scale[0], sums.bias
     values = sums.values()
     return values, np.ones(values.shape[1]), np.zeros(values.shape[1])

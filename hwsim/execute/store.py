@@ -19,10 +19,11 @@ import numpy as np
 from hwsim.errors import HwsimError
 from hwsim.execute.executor import Executable
 from hwsim.execute.operations.base import Array
-from hwsim.execute.projection import Coding
+from hwsim.execute.projection import AnyGrid
 from hwsim.execute.recurrence import LstmRules
 from hwsim.execute.semantics import PROFILES, Semantics, profile
 from hwsim.numerics.codebook import Codebook
+from hwsim.numerics.dynamic import DynamicGrid
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.numerics.tables import Exact, Table, fixed_table
 from hwsim.trace.store import decode_array, encode_array, pack_trace, read_checked, seal, unpack_trace, write_whole
@@ -103,11 +104,13 @@ class _Codes(Mapping[str, Array]):
         return len(self._places)
 
 
-def _grid_from_json(values: dict[str, Any]) -> Coding:
+def _grid_from_json(values: dict[str, Any]) -> AnyGrid:
+    if "per" in values:
+        return DynamicGrid(**values)
     return Codebook(**values) if "table" in values else Quantizer(**values)
 
 
-def _grid_to_json(grid: Coding) -> dict[str, Any]:
+def _grid_to_json(grid: AnyGrid) -> dict[str, Any]:
     values = {field.name: getattr(grid, field.name) for field in fields(grid)}
     return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
 

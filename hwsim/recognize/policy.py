@@ -6,6 +6,7 @@ from hwsim.execute.executor import Executable
 from hwsim.execute.projection import Coding
 from hwsim.numerics import NumberFormat, PrecisionPolicy
 from hwsim.numerics.codebook import Codebook
+from hwsim.numerics.dynamic import DynamicGrid
 from hwsim.numerics.policy import LayerPrecision, PartialPrecision
 from hwsim.recognize.recognizer import Recognizer
 from hwsim.trace import Role, Tensor
@@ -25,7 +26,8 @@ def policy_of(recognizer: Recognizer, name: str) -> PrecisionPolicy:
         inputs = _inputs(executable)
         for tensor in executable.trace.tensors:
             if tensor.role == Role.WEIGHT:
-                weights = weight_format(tensor, executable.quantizers.get(tensor.name))
+                coding = executable.quantizers.get(tensor.name)
+                weights = weight_format(tensor, None if isinstance(coding, DynamicGrid) else coding)
                 activations = inputs.get(tensor.name, NumberFormat(weights.compute))
                 rules[tensor.layer] = PartialPrecision(weights, activations, _STATE, _BIAS, optional=True)
         for layer, bits in _activation_bits(executable).items():

@@ -10,6 +10,7 @@ try:
 except ImportError:
     raise HwsimError("hwsim.train needs PyTorch: install hwsim[train]") from None
 
+from hwsim.train.analog import NoisyWeights
 from hwsim.train.attention import QuantAttention, Recipes
 from hwsim.train.checkpoint import ModelConfig, load_checkpoint, read_config, save_checkpoint, ship
 from hwsim.train.conformer import QuantConformerBlock
@@ -49,6 +50,7 @@ __all__ = [
     "LearnedBounds",
     "ModelConfig",
     "NetworkRecipe",
+    "NoisyWeights",
     "QuantActivation",
     "QuantAttention",
     "QuantConformerBlock",

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hwsim.errors import HwsimError
 from hwsim.execute.reference.attention import probability_grid
 from hwsim.extract.conformer import AttentionSpec
 from hwsim.numerics.calibration import BoundAware, MinMax, NativeQat, Sawb
@@ -26,6 +27,7 @@ from hwsim.train.modules import (
     Weights,
     on_grid,
     own_grid,
+    run_time,
     stored,
 )
 from hwsim.train.quantizers import fake_quantize, quantize
@@ -65,6 +67,15 @@ class Recipes:
     def swish(self) -> Recipe | None:
         """The recipe of what swish writes."""
         return self.hidden if isinstance(self.active, str) else self.active
+
+    @property
+    def kept(self) -> Recipe | None:
+        """The recipe of norms that no product reads alone: where others find their grids at run time, `hidden`."""
+        return self.hidden if run_time(self.normal) is not None else self.normal
+
+    def __post_init__(self) -> None:
+        if run_time(self.scores) is not None or run_time(self.encoding) is not None:
+            raise HwsimError("scores and encodings of positions must have grids that are fixed, got one of run time")
 
 
 @lru_cache(maxsize=8)
@@ -121,14 +132,15 @@ class QuantAttention(QuantModule):
         recipes, width = recipes or Recipes(), spec.width
         self.spec = spec
 
-        def linear(bias: bool = True, into: Recipe | None = None) -> QuantLinear:
+        def linear(into: Recipe | None, bias: bool = True) -> QuantLinear:
             return QuantLinear(width, width, bias=bias, weight=recipes.weight, input=into,
                                output=own_grid(recipes.hidden))  # fmt: skip
 
         self.input_grid = own_grid(input)
-        self.query, self.key, self.value, self.output = linear(), linear(), linear(), linear()
+        self.query, self.key, self.value = (linear(run_time(recipes.normal)) for _ in range(3))
+        self.output = linear(run_time(recipes.context))
         if spec.relative:
-            self.position = linear(bias=False, into=own_grid(recipes.encoding))
+            self.position = linear(own_grid(recipes.encoding), bias=False)
             self.content_bias = nn.Parameter(torch.randn(width) * 0.1)
             self.position_bias = nn.Parameter(torch.randn(width) * 0.1)
             self.content_query_grid, self.position_query_grid = own_grid(recipes.hidden), own_grid(recipes.hidden)

@@ -17,12 +17,14 @@ from hwsim.train.modules import (
     before,
     on_grid,
     own_grid,
+    run_time,
     stored,
 )
 
 
-def _linear(inputs: int, outputs: int, recipes: Recipes) -> QuantLinear:
-    return QuantLinear(inputs, outputs, weight=recipes.weight, output=own_grid(recipes.hidden))
+def _linear(inputs: int, outputs: int, recipes: Recipes, reads: Recipe | None) -> QuantLinear:
+    """A product of what was written on the grid of `reads`."""
+    return QuantLinear(inputs, outputs, weight=recipes.weight, input=run_time(reads), output=own_grid(recipes.hidden))
 
 
 def _norm(width: int, recipes: Recipes) -> QuantLayerNorm:
@@ -35,9 +37,9 @@ class QuantFeedForward(QuantModule):
     def __init__(self, spec: ConformerSpec, recipes: Recipes) -> None:
         super().__init__()
         width, inner = spec.width, spec.width * spec.feed_forward
-        self.norm, self.up = _norm(width, recipes), _linear(width, inner, recipes)
+        self.norm, self.up = _norm(width, recipes), _linear(width, inner, recipes, recipes.normal)
         self.swish = QuantActivation("swish", output=own_grid(recipes.swish))
-        self.down = _linear(inner, width, recipes)
+        self.down = _linear(inner, width, recipes, recipes.swish)
         self.stream_grid = own_grid(recipes.stream)
 
     def evaluate(self, x: Tensor, name: str = "", recording: Recording | None = None) -> Tensor:
@@ -56,15 +58,15 @@ class QuantConvolution(QuantModule):
     def __init__(self, spec: ConformerSpec, recipes: Recipes) -> None:
         super().__init__()
         width = spec.width
-        self.norm, self.pointwise1 = _norm(width, recipes), _linear(width, 2 * width, recipes)
+        self.norm, self.pointwise1 = _norm(width, recipes), _linear(width, 2 * width, recipes, recipes.normal)
         self.glu = QuantActivation("glu", output=own_grid(recipes.hidden))
         self.depthwise = QuantConv1d(
             width, width, spec.kernel, depthwise=True, padding="causal" if spec.causal else "same",
             weight=recipes.kernel, output=own_grid(recipes.hidden),
         )  # fmt: skip
-        self.depthwise_norm = _norm(width, recipes)
+        self.depthwise_norm = QuantLayerNorm(width, output=own_grid(recipes.kept))
         self.swish = QuantActivation("swish", output=own_grid(recipes.swish))
-        self.pointwise2 = _linear(width, width, recipes)
+        self.pointwise2 = _linear(width, width, recipes, recipes.swish)
         self.stream_grid = own_grid(recipes.stream)
 
     def evaluate(self, x: Tensor, name: str = "", recording: Recording | None = None,
@@ -96,7 +98,7 @@ class QuantConformerBlock(QuantModule):
             self.stream_grid = own_grid(recipes.stream)
         self.convolution = QuantConvolution(spec, recipes)
         self.feed_forward2 = QuantFeedForward(spec, recipes)
-        self.norm = _norm(spec.width, recipes)
+        self.norm = QuantLayerNorm(spec.width, output=own_grid(recipes.kept))
 
     def evaluate(self, x: Tensor, name: str = "", recording: Recording | None = None,
                  counts: Tensor | None = None) -> Tensor:  # fmt: skip

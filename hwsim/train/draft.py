@@ -9,12 +9,13 @@ import numpy as np
 from torch import Tensor
 
 from hwsim.errors import HwsimError
-from hwsim.execute.projection import Coding
+from hwsim.execute.projection import AnyGrid
 from hwsim.numerics.codebook import Codebook
+from hwsim.numerics.dynamic import DynamicGrid
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.trace import Role, TraceBuilder
 from hwsim.train.modules import Grid
-from hwsim.train.quantizers import FakeQuantizer, precision_of
+from hwsim.train.quantizers import DynamicQuantizer, FakeQuantizer, precision_of
 from hwsim.train.weights import WeightGrid, weight_codes
 
 
@@ -28,7 +29,7 @@ class Draft:
     builder: TraceBuilder
     frames: int
     codes: dict[str, Any] = field(default_factory=dict)
-    quantizers: dict[str, Coding] = field(default_factory=dict)
+    quantizers: dict[str, AnyGrid] = field(default_factory=dict)
     x: list[int] = field(default_factory=list)
     width: int = 0
     gate_order: str = ""
@@ -56,15 +57,17 @@ class Draft:
         """A bias, or another vector that is used as it is."""
         self.codes[name] = value.detach().cpu().double().numpy()
 
-    def activation(self, name: str, grid: Grid | Coding | None) -> None:
+    def activation(self, name: str, grid: Grid | AnyGrid | None) -> None:
         """The grid of an activation, if it has one."""
         if grid is not None:
-            self.quantizers[name] = grid if isinstance(grid, Quantizer | Codebook) else grid.quantizer()
+            self.quantizers[name] = grid if isinstance(grid, Quantizer | Codebook | DynamicGrid) else _grid(grid)
 
     def product_input(self, weight: str, grid: Grid | None) -> None:
         """The grid on which a product takes x, where that is not the one x is stored on."""
+        if isinstance(grid, DynamicQuantizer) and weight not in self.quantizers:
+            raise HwsimError(f"{weight}: must be on a grid where its input finds one at run time, got reals")
         if grid is not None and weight in self.quantizers:
-            self.quantizers[weight + ".input"] = grid.quantizer()
+            self.quantizers[weight + ".input"] = _grid(grid)
 
     def start(self, name: str, layer: str, width: int, grid: Grid | None) -> None:
         """Declare the network's input `<name>.input.features` for its first module."""
@@ -93,3 +96,8 @@ class Draft:
                              "recurrent layer: put a QuantLinear between")  # fmt: skip
         self.expect(name, width)
         return self.x[0]
+
+
+def _grid(grid: Grid) -> Quantizer | DynamicGrid:
+    """What an executable is given for the grid of an activation."""
+    return grid.found if isinstance(grid, DynamicQuantizer) else grid.quantizer()

@@ -145,6 +145,7 @@ def _product(draft: Draft, name: str, layer: str, part: QuantLinear, out: str) -
     sums = b.tensor(f"{name}.{out}", Role.STATE, (draft.frames, outputs))
     b.matmul(layer, draft.x, weight, sums, m=draft.frames, bias=bias)
     _fill(draft, f"{name}.weight", part.weight.T, part.weight_grid)
+    draft.product_input(f"{name}.weight", part.input_grid)
     if part.bias is not None:
         draft.reals(f"{name}.bias", part.bias)
     return sums

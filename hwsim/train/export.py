@@ -10,7 +10,7 @@ from torch import nn
 
 from hwsim.errors import HwsimError
 from hwsim.execute.executor import Executable
-from hwsim.execute.projection import Coding
+from hwsim.execute.projection import AnyGrid
 from hwsim.execute.recurrence import LstmRules
 from hwsim.trace import Trace, TraceBuilder
 from hwsim.train.attention import QuantAttention
@@ -46,7 +46,7 @@ class Converted:
 
     trace: Trace
     codes: dict[str, Any]
-    quantizers: dict[str, Coding]
+    quantizers: dict[str, AnyGrid]
     rules: LstmRules
 
     def executable(self) -> Executable:
@@ -66,8 +66,9 @@ def convert(module: nn.Module, frames: int, name: str = "network") -> Converted:
     gives `encoder.layer0.forward_wx` and so on, as the catalogue's networks have them. The input is
     `<first>.input.features` (frames, K), or `<first>.labels` (frames,) of an embedding. Weights have the codes that
     the module's own precision gives them, activations float64 grids: convert `module.double()` for T1.
-    Raises HwsimError for other modules, for grids that were never calibrated or are dynamic, and for inputs that a
-    module would have to put on another grid than they are stored on where the operation reads them as they are.
+    Raises HwsimError for other modules, for grids that were never calibrated, for grids of run time of another recipe
+    than `NativeQat` and in places that must have a fixed one (states, scores, inputs of convolutions), and for inputs
+    that a module would have to put on another grid than they are stored on where the operation reads them as they are.
     """
     if frames < 1:
         raise HwsimError(f"frames must be at least 1, got {frames}")

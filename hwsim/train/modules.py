@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hwsim.errors import HwsimError, nearest
+from hwsim.execute.dynamic import SCALE
 from hwsim.extract.layers import EPSILON
 from hwsim.numerics.calibration import Calibration
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.numerics.tables import fixed_table
 from hwsim.train.analog import product
+from hwsim.train.dynamic import dynamic_product
 from hwsim.train.quantizers import DynamicQuantizer, FakeQuantizer, LearnedBounds, quantize, table_function
 from hwsim.train.weights import WeightRecipe, weight_grid
 
@@ -34,8 +36,9 @@ Recipe = Calibration | Quantizer | LearnedBounds | DynamicQuantizer | FakeQuanti
 class Recording:
     """What a module computed, by the tensor names of its exported trace.
 
-    `codes`: integer codes, or float64 reals of tensors without a grid. `steps`: of tensors with a grid, the reals
-    before rounding, in steps of it (x / scale + zero point), for distances to a tie.
+    `codes`: integer codes, or float64 reals of tensors without a grid; scales found at run time as `<name>.scale`.
+    `steps`: of tensors with a grid, the reals before rounding, in steps of it (x / scale + zero point), for distances
+    to a tie.
     """
 
     codes: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +66,11 @@ def own_grid(recipe: Recipe | None) -> Grid | None:
     return activation_grid(deepcopy(recipe) if isinstance(recipe, nn.Module) else recipe)
 
 
+def run_time(recipe: object) -> DynamicQuantizer | None:
+    """A recipe whose grid is found at run time, None for others: a product that reads it must have it as its input."""
+    return deepcopy(recipe) if isinstance(recipe, DynamicQuantizer) else None
+
+
 def on_grid(x: Tensor, grid: nn.Module | None) -> Tensor:
     """x, on a grid when there is one."""
     return x if grid is None else grid(x)
@@ -72,7 +80,10 @@ def stored(x: Tensor, grid: Grid | None, name: str, recording: Recording | None)
     """x as the tensor `name` of a trace: on its grid when there is one, recorded."""
     y = on_grid(x, grid)
     if recording is not None:
-        recording.add(name, x, None if grid is None else grid.quantizer())
+        quantizer = None if grid is None else grid.quantizer(x)
+        recording.add(name, x, quantizer)
+        if isinstance(grid, DynamicQuantizer) and quantizer is not None:
+            recording.codes[name + SCALE] = quantizer.scale
     return y
 
 
@@ -115,7 +126,8 @@ class QuantEmbedding(QuantModule):
 class QuantLinear(QuantModule):
     """y = Q_y(Q_x(x) Q_w(W)^T + b): x (..., K) -> (..., N).
 
-    `weight`, `input`, `output`: recipes; None leaves reals (an input of None takes what it is given as it is).
+    `weight`, `input`, `output`: recipes; None leaves reals (an input of None takes what it is given as it is). With an
+    input of `DynamicQuantizer` integers are multiplied, then scales; give it also where x is on such a grid already.
     """
 
     def __init__(
@@ -131,7 +143,10 @@ class QuantLinear(QuantModule):
 
     def evaluate(self, x: Tensor, name: str = "", recording: Recording | None = None) -> Tensor:
         """`forward`, recording."""
-        y = product(on_grid(x, self.input_grid), self.weight.T, self.weight_grid)
+        if isinstance(self.input_grid, DynamicQuantizer) and self.weight_grid is not None and not self.training:
+            y = dynamic_product(x, self.input_grid, self.weight.T, self.weight_grid)
+        else:
+            y = product(on_grid(x, self.input_grid), self.weight.T, self.weight_grid)
         y = y if self.bias is None else y + self.bias
         return stored(y, self.output_grid, f"{name}.out", recording)
 

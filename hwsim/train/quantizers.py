@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from hwsim.errors import HwsimError
-from hwsim.numerics.calibration import BoundAware, Calibration, Pact
+from hwsim.numerics.calibration import BoundAware, Calibration, NativeQat, Pact
+from hwsim.numerics.dynamic import MOST_BITS, DynamicGrid, Per
 from hwsim.numerics.quantizers import Precision, Quantizer
 from hwsim.numerics.tables import Table
 
@@ -208,20 +209,34 @@ class LearnedBounds(nn.Module):
 class DynamicQuantizer(nn.Module):
     """A recipe calibrated on every activation at run time, as native QAT does: x -> x on the grid of x itself.
 
-    For training and evaluation in reals: an executable has grids that are fixed before it runs, so a network with a
-    dynamic grid is neither recorded nor converted.
+    `per`: one grid for each row (the last axis), or for the tensor, which is the whole batch. Of `NativeQat` the grid
+    is a `DynamicGrid`, which an executable finds as well; other recipes, per tensor alone, train and are not converted.
+    Raises HwsimError for rows on the grid of another recipe.
     """
 
-    def __init__(self, calibration: Calibration) -> None:
+    def __init__(self, calibration: Calibration, per: Per = "tensor") -> None:
         super().__init__()
         self.calibration = calibration
+        is_native = isinstance(calibration, NativeQat) and calibration.axis is None and calibration.bits <= MOST_BITS
+        self.grid = DynamicGrid(calibration.bits, per) if is_native else None  # type: ignore[attr-defined]
+        if self.grid is None and per != "tensor":
+            raise HwsimError(f"a grid of each row must be NativeQat of 2 to 8 bits without an axis, got {calibration}")
+
+    @property
+    def found(self) -> DynamicGrid:
+        """What an executable is given. Raises HwsimError for a recipe that is not `NativeQat`."""
+        if self.grid is None:
+            raise HwsimError("a grid that an executable finds at run time must be NativeQat of 2 to 8 bits without an "
+                             f"axis, got {self.calibration}")  # fmt: skip
+        return self.grid
 
     def quantizer(self, x: Tensor | None = None) -> Quantizer:
         """The grid of `x`. Raises HwsimError without one."""
         if x is None:
-            raise HwsimError("an activation's grid must be fixed before an executable runs, got a dynamic one: "
-                             "give its recipe without DynamicQuantizer")  # fmt: skip
-        return self.calibration.calibrate(x.detach().double().cpu().numpy())
+            raise HwsimError("this grid must be fixed before it is used, got one of run time: give its recipe without "
+                             "DynamicQuantizer")  # fmt: skip
+        reals = x.detach().double().cpu().numpy()
+        return self.calibration.calibrate(reals) if self.grid is None else self.grid.quantizer(reals)
 
     def forward(self, x: Tensor) -> Tensor:
         """x on its grid."""

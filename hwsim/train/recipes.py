@@ -15,7 +15,7 @@ from hwsim.numerics.quantizers import Quantizer
 from hwsim.train.analog import NoisyWeights
 from hwsim.train.attention import Recipes
 from hwsim.train.modules import Recipe
-from hwsim.train.quantizers import LearnedBounds
+from hwsim.train.quantizers import DynamicQuantizer, LearnedBounds
 from hwsim.train.weights import SparseWeights, WeightRecipe
 
 
@@ -29,14 +29,24 @@ class LearnedRange:
 
 
 @dataclass(frozen=True, slots=True)
+class RunTimeRange:
+    """A grid that each row finds at run time (native QAT), see `numerics.dynamic.DynamicGrid`."""
+
+    bits: int
+
+
+ActivationRecipe = Calibration | LearnedRange | RunTimeRange
+
+
+@dataclass(frozen=True, slots=True)
 class ConformerGrids:
     """Grids of the activations of a Conformer encoder. The first three meet weights."""
 
-    normal: Calibration | LearnedRange | None
-    """What norms write."""
-    active: Calibration | LearnedRange | None
+    normal: ActivationRecipe | None
+    """What norms write; of run time where products alone read it, see `Recipes.kept`."""
+    active: ActivationRecipe | None
     """What swish writes."""
-    context: Calibration | LearnedRange | None
+    context: ActivationRecipe | None
     """What attention makes of the values."""
     other: Calibration | None = field(default_factory=lambda: MinMax(8))
     """What other layers write: queries, keys, values, sums before swish, gated inputs of the convolution."""
@@ -62,7 +72,7 @@ class NetworkRecipe:
     """What enters the encoder."""
     hidden: Calibration | None = None
     """Hidden states of LSTMs."""
-    joint: Calibration | None = None
+    joint: Calibration | RunTimeRange | None = None
     """What the joint's activation writes."""
     cell: Quantizer | None = None
     """Cell states."""
@@ -87,9 +97,15 @@ class NetworkRecipe:
         """The recipe of the input."""
         return _module(self.features)
 
+    def joint_grid(self) -> Recipe | None:
+        """The recipe of what the joint's activation writes."""
+        return _module(self.joint)
 
-def _module(recipe: Calibration | LearnedRange | None) -> Recipe | None:
-    """A recipe for modules, bounds that are trained as one of their own."""
+
+def _module(recipe: ActivationRecipe | None) -> Recipe | None:
+    """A recipe for modules, bounds that are trained and grids of run time as modules of their own."""
+    if isinstance(recipe, RunTimeRange):
+        return DynamicQuantizer(NativeQat(recipe.bits), per="row")
     return LearnedBounds(recipe.lower, recipe.upper, recipe.bits) if isinstance(recipe, LearnedRange) else recipe
 
 
@@ -97,6 +113,7 @@ INT16_CELL = Quantizer(np.asarray(2.0**-11), 16)
 """An int16 cell state in steps of 2^-11, up to 16."""
 _WIDE = ConformerGrids(MinMax(8), MinMax(8), MinMax(8))
 _NARROW = ConformerGrids(LearnedRange(-2.5, 2.5, 4), LearnedRange(-0.3, 2.5, 4), LearnedRange(-1.0, 1.0, 4))
+_RUN_TIME = ConformerGrids(RunTimeRange(4), RunTimeRange(4), RunTimeRange(4))
 _INT4: dict[str, Any] = {
     "embedding": Sawb(4), "features": LearnedRange(-2.0, 2.0, 4), "hidden": BoundAware(1.0, 4),
     "joint": BoundAware(1.0, 4), "conformer": _NARROW,
@@ -115,6 +132,13 @@ RECIPES: dict[str, NetworkRecipe] = {
         NetworkRecipe(
             "int4-native", NativeQat(4, axis=1), embedding=NativeQat(4), features=NativeQat(4), hidden=NativeQat(4),
             joint=NativeQat(4), conformer=_WIDE, note="activations on grids of the range seen in training, not dynamic",
+        ),
+        NetworkRecipe(
+            "int4-dynamic", NativeQat(4, axis=1), embedding=NativeQat(4), features=NativeQat(4), hidden=NativeQat(4),
+            joint=RunTimeRange(4), conformer=_RUN_TIME,
+            note="rows of a Conformer that meet weights, and of the joint, find their grids at run time; static: "
+                 "features, hidden states of LSTMs, in 8 bits what attention and the depthwise kernels read and what "
+                 "blocks end in, in 16 the residual stream",
         ),
         NetworkRecipe("gq5", MuLaw(5), **_INT8, note="activations in 8 bits; the table of labels in 8 bits"),
         NetworkRecipe("int4-2:4", SparseWeights(Sawb(4), Sparsity(2, 4)), **_INT4,

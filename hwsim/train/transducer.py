@@ -14,7 +14,16 @@ from hwsim.train.convolution import QuantConv1d
 from hwsim.train.encoders import ConformerEncoder, make_encoder
 from hwsim.train.loss import BLANK, transducer_loss
 from hwsim.train.lstm_layer import LstmLayer, States
-from hwsim.train.modules import Grid, QuantEmbedding, QuantLinear, Recording, activation_grid, by_table, on_grid
+from hwsim.train.modules import (
+    Grid,
+    QuantEmbedding,
+    QuantLinear,
+    Recording,
+    activation_grid,
+    by_table,
+    run_time,
+    stored,
+)
 from hwsim.train.recipes import NetworkRecipe
 from hwsim.train.weights import weight_grid
 
@@ -79,7 +88,8 @@ class Joint(nn.Module):
         self.output = projection(spec.size, spec.outputs, recipe)
         if spec.activation == "relu" and recipe.joint is not None and hasattr(recipe.joint, "bound"):
             raise HwsimError(f"precision {recipe.name} must have a joint with tanh, which is bounded, got relu")
-        self.hidden_grid: Grid | None = activation_grid(recipe.joint)
+        self.hidden_grid: Grid | None = activation_grid(recipe.joint_grid())
+        self.output.input_grid = run_time(self.hidden_grid)
 
     def forward(self, frames: Tensor, predicted: Tensor) -> Tensor:
         """Logits (..., V) of both sides, projected (..., J), which are broadcast."""
@@ -92,11 +102,7 @@ class Joint(nn.Module):
             hidden = torch.relu(both)
         else:
             hidden = both.tanh() if self.training else by_table(both, "tanh")
-        if recording is not None:
-            recording.add(
-                "joint.output.hidden", hidden, None if self.hidden_grid is None else self.hidden_grid.quantizer()
-            )
-        logits: Tensor = self.output(on_grid(hidden, self.hidden_grid))
+        logits: Tensor = self.output(stored(hidden, self.hidden_grid, "joint.output.hidden", recording))
         return logits
 
 

@@ -27,6 +27,7 @@ from hwsim.train.modules import (
     activation_grid,
     on_grid,
     own_grid,
+    run_time,
     stored,
 )
 from hwsim.train.quantizers import FakeQuantizer
@@ -61,9 +62,9 @@ class TransformerFeedForward(QuantModule):
         super().__init__()
         width, inner = spec.width, spec.feed_forward
         self.norm = QuantLayerNorm(width, output=own_grid(recipes.normal))
-        self.up = QuantLinear(width, inner, output=own_grid(recipes.hidden))
+        self.up = QuantLinear(width, inner, input=run_time(recipes.normal), output=own_grid(recipes.hidden))
         self.relu = QuantActivation("relu", output=own_grid(recipes.swish))
-        self.down = QuantLinear(inner, width, output=own_grid(recipes.hidden))
+        self.down = QuantLinear(inner, width, input=run_time(recipes.swish), output=own_grid(recipes.hidden))
         self.stream_grid = own_grid(recipes.stream)
 
     def evaluate(self, x: Tensor, name: str = "", recording: Recording | None = None) -> Tensor:
@@ -118,7 +119,7 @@ class QuantTransformer(nn.Module):
         self.stream_grid = own_grid(recipes.stream)
         for index in range(spec.layers):
             self.add_module(f"layer{index}", TransformerBlock(spec, recipes))
-        self.norm = QuantLayerNorm(spec.width, output=own_grid(recipes.normal))
+        self.norm = QuantLayerNorm(spec.width, output=own_grid(recipes.kept))
         self.output = None if spec.tied else QuantLinear(spec.width, spec.vocabulary)
         self._set_bits(bits)
 

@@ -128,10 +128,11 @@ def compare_analog(
         raise HwsimError(f"mode must be one of {', '.join(MODES)}, both, got '{mode}'")
     modes = MODES if mode == "both" else (mode or MODES[0],)
     digital = executable.run(inputs)
-    judged = [name for name in executable.outputs if name not in executable.cells]
-    wanted = {name: executable.dequantize(name, digital[name]) for name in judged}
+    layers = {tensor.name: tensor.layer for tensor in executable.trace.tensors}
+    judged = [name for name in executable.outputs if name not in executable.cells and name in layers]
+    wanted = {name: executable.reals(name, digital) for name in judged}
     found: dict[tuple[str, str], list[float]] = {(each, name): [] for each in modes for name in judged}
-    forced = {name: digital[name] for name in judged}
+    forced = {name: found for name, found in digital.items() if name not in executable.cells}
     tiles = 0
     for number in range(chips):
         chip = AnalogExecutable(executable, settings, (seed, number), t_s)
@@ -140,8 +141,7 @@ def compare_analog(
             chip.restart()
             outputs = chip.run(inputs, forced=forced if each == "teacher-forced" else None)
             for name in judged:
-                found[each, name].append(_relative_rms(chip.dequantize(name, outputs[name]), wanted[name]))
-    layers = {tensor.name: tensor.layer for tensor in executable.trace.tensors}
+                found[each, name].append(_relative_rms(chip.reals(name, outputs), wanted[name]))
     return AnalogReport(settings, t_s, seed, chips, tiles, tuple(
         LayerDeviation(name, layers[name], each, wanted[name].size, tuple(values))
         for (each, name), values in found.items()

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.errors import HwsimError, nearest
+from hwsim.execute.dynamic import SCALE
 from hwsim.execute.executor import Executable
+from hwsim.numerics.dynamic import DynamicGrid
 from hwsim.validate.oracles.base import Computed, Oracle
 from hwsim.validate.report import LayerReport, Report, Source, Tier, check_tier
 
@@ -98,6 +100,10 @@ def _computed(
 ) -> tuple[Executable, Computed]:
     """The executable as it is compared, and what it is compared with."""
     if isinstance(reference, Oracle):
+        found = next((name for name, grid in executable.quantizers.items() if isinstance(grid, DynamicGrid)), None)
+        if found is not None:
+            raise HwsimError(f"{found}: must have a grid that is fixed to be compared with another runtime, got one of "
+                             "run time")  # fmt: skip
         oracle = reference.for_tier(tier)
         executable = oracle.executable(executable)
         return executable, oracle.compute(executable, inputs)
@@ -121,7 +127,8 @@ def _layer(
 ) -> LayerReport:  # fmt: skip
     if got.shape != wanted.shape:
         raise HwsimError(f"{name}: the reference must be of shape {got.shape}, got {wanted.shape}")
-    layer = next(t.layer for t in executable.trace.tensors if t.name == name)
+    layers = {t.name: t.layer for t in executable.trace.tensors}
+    layer = layers[name if name in layers else name.removesuffix(SCALE)]
     is_code = name in executable.quantizers
     if is_code and wanted.dtype.kind not in "iu":
         raise HwsimError(f"{name}: the reference must hold codes, got {wanted.dtype}")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from tests.test_import import HEAVY, modules_after
@@ -50,14 +51,16 @@ def test_an_interrupt_ends_a_sweep_without_a_trace(tmp_path: Path) -> None:
     beams = ",".join(str(beam) for beam in range(1, 33))
     setting = "dram.efficiency=" + ",".join(f"0.{i}" for i in range(101, 200))
     words = ["sweep", "rapid_4core", "rnnt_swb300", "--beam", beams, "--set", setting, "--out", str(tmp_path / "out")]
-    process = subprocess.Popen([*HWSIM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    for _ in range(200):
+    # A test run in the background of a shell ignores interrupts, and so would its children.
+    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen([*HWSIM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heard)
+    for _ in range(600):
         # The folder is made just before the first point runs.
         if (tmp_path / "out").exists():
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, b"", b"")
     assert list(tmp_path.iterdir()) == []
 

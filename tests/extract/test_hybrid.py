@@ -114,11 +114,14 @@ def test_a_head_may_have_a_softmax(change: Change) -> None:
     assert [Kind(int(kind)) for kind in b.build().kind[-2:]] == [Kind.MATMUL, Kind.SOFTMAX]
 
 
+WHY = {HYBRID: "its search in a decoding graph is outside", ALONE: "it has no search"}
+
+
 @pytest.mark.parametrize("name", [HYBRID, ALONE])
 @pytest.mark.parametrize(("option", "value"), [("beam", 4), ("algorithm", "alsd"), ("lm", "shallow")])
 def test_options_of_a_search_are_refused(name: str, option: str, value: object) -> None:
-    said = (f"^{'decoder' if option == 'algorithm' else option} must be left out for {name}, got {value}: its search in"
-            r" a decoding graph is outside; --set decode\.n_best is how many hypotheses are rescored$")  # fmt: skip
+    said = (f"^{'decoder' if option == 'algorithm' else option} must be left out for {name}, got {value}: "
+            rf"{WHY[name]}; --set decode\.n_best is how many hypotheses are rescored$")  # fmt: skip
     with pytest.raises(HwsimError, match=said):
         default_settings(load_workload(name), **{option: value})  # type: ignore[arg-type]
     values = {"beam": "beams", "algorithm": "decoders", "lm": "lms"}[option]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,3 +166,18 @@ def test_wrong_requests(root: Path, changes: dict[str, object], message: str) ->
 def test_more_utterances_than_there_are(root: Path, tmp_path: Path) -> None:
     with pytest.raises(HwsimError, match="utterances must be at most 24, those of test_mild in"):
         run_drift(request(root, utterances=25), tmp_path, jobs=1)
+
+
+def test_figures_of_the_page_are_those_of_the_recognizers() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs/analog.md").read_text("utf-8")
+    table = text[text.index("| | dev | test_clean |") :].splitlines()[2:5]
+    for row, precision in zip(table, ("fp16", "analog", "int4"), strict=True):
+        about = load_recognizer(DIGITS / f"{precision}.recognizer").about["networks"]["transducer"]
+        figures = [about["figures"][f"wer_{name}"] for name in ("dev", "test_clean", "test_mild", "test_strong")]
+        assert [float(cell) for cell in re.findall(r"[0-9]+\.[0-9]+", row)] == figures
+        assert about["seed"] == 0
+        assert about["command"].startswith("hwsim train digits")
+    assert (
+        about["start_sha256"]
+        == load_recognizer(DIGITS / "analog.recognizer").about["networks"]["transducer"]["start_sha256"]
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ torch.set_num_threads(1)
 
 from hwsim.errors import HwsimError  # noqa: E402
 from hwsim.extract.conformer import AttentionSpec, ConformerSpec, conformer_block, position_encoding  # noqa: E402
-from hwsim.numerics.calibration import BoundAware, MinMax, NativeQat  # noqa: E402
+from hwsim.numerics.calibration import BoundAware, MinMax, NativeQat, Sawb  # noqa: E402
 from hwsim.numerics.quantizers import Quantizer  # noqa: E402
 from hwsim.trace import Role, TraceBuilder  # noqa: E402
 from hwsim.train import (  # noqa: E402
@@ -26,6 +27,7 @@ from hwsim.train import (  # noqa: E402
     QuantLinear,
     Recipes,
     convert,
+    export,
     load_parameters,
     record,
     save_parameters,
@@ -189,15 +191,45 @@ def test_parameters_survive_the_file(tmp_path) -> None:  # type: ignore[no-untyp
     assert torch.equal(first.eval()(x), second.eval()(x))
 
 
-def test_a_dynamic_grid_trains_and_is_not_converted() -> None:
-    network = QuantLinear(4, 3, weight=NativeQat(8, axis=1), input=DynamicQuantizer(NativeQat(8)))
-    x = torch.randn(5, 4)
-    network(x).sum().backward()
-    same = QuantLinear(4, 3, weight=NativeQat(8, axis=1), input=NativeQat(8).calibrate(x.numpy()))
-    same.load_state_dict(network.state_dict(), strict=False)
-    assert torch.equal(network.eval()(x), same.eval()(x))
-    with pytest.raises(HwsimError, match=r"must be fixed before an executable runs, got a dynamic one: give its"):
-        convert(network, 5)
+@pytest.mark.parametrize("weight", [NativeQat(8, axis=1), MinMax(2, symmetric=False, group_size=2), Sawb(4, False)])
+@pytest.mark.parametrize("per", ["row", "tensor"])
+def test_a_grid_of_run_time_trains_and_is_executed(per: str, weight: Any) -> None:
+    """Codes, scales and reals of the product are those of the executable, bit for bit; gradients pass in both modes."""
+    network = QuantLinear(4, 3, weight=weight, input=DynamicQuantizer(NativeQat(8), per)).double()
+    x = torch.randn(5, 4, dtype=torch.float64)
+    gradients = []
+    for _ in range(2):
+        network.zero_grad()
+        network(x).square().sum().backward()
+        gradients.append(network.weight.grad.clone())
+        network.eval()
+    assert torch.allclose(*gradients, rtol=1e-12)
+    with torch.no_grad():
+        written = export(network, 5).run({"network.input.features": x.numpy()})
+        assert np.array_equal(written["network.out"], network(x).numpy())
+        fixed = network.input_grid.quantizer(x)
+        assert fixed.scale.shape == ((5, 1) if per == "row" else (1, 1))
+        assert torch.allclose(network(x), network.train()(x), rtol=1e-12)
+
+
+def test_a_grid_of_run_time_of_another_recipe_is_not_converted() -> None:
+    network = QuantLinear(4, 3, weight=NativeQat(8), input=DynamicQuantizer(MinMax(8, symmetric=False)))
+    network(torch.randn(5, 4)).sum().backward()
+    assert network.eval()(torch.randn(5, 4)).shape == (5, 3)
+    for made, message in (
+        (network, "a grid that an executable finds at run time must be NativeQat of 2 to 8 bits without an axis, got"),
+        (QuantLinear(4, 3, input=DynamicQuantizer(NativeQat(8))),
+         "network.weight: must be on a grid where its input finds one at run time, got reals"),
+        (QuantConformerBlock(SPEC, Recipes(hidden=DynamicQuantizer(NativeQat(8)))), "must be seen in training"),
+    ):  # fmt: skip
+        with pytest.raises(HwsimError, match=message):
+            convert(made, 5)
+    with pytest.raises(HwsimError, match="a grid of each row must be NativeQat of 2 to 8 bits without an axis, got"):
+        DynamicQuantizer(MinMax(8), "row")
+    with pytest.raises(HwsimError, match="this grid must be fixed before it is used, got one of run time: give"):
+        DynamicQuantizer(NativeQat(8)).quantizer()
+    with pytest.raises(HwsimError, match="scores and encodings of positions must have grids that are fixed, got"):
+        Recipes(scores=DynamicQuantizer(NativeQat(8)))
 
 
 def named(**modules: torch.nn.Module) -> torch.nn.Sequential:

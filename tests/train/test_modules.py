@@ -114,7 +114,7 @@ def test_layers_that_share_a_name_with_the_catalogue() -> None:
 def test_what_cannot_be_exported() -> None:
     with pytest.raises(HwsimError, match=r"must be a quantized module or an nn.Sequential, got LSTM"):
         export(torch.nn.LSTM(2, 2), 3)
-    with pytest.raises(HwsimError, match=r"act: must be one of QuantActivation, .*, QuantLSTM, got ReLU$"):
+    with pytest.raises(HwsimError, match=r"act: must be one of QuantActivation, .*, QuantTdnnf, got ReLU$"):
         export(torch.nn.Sequential(OrderedDict(act=torch.nn.ReLU())), 3)
     with pytest.raises(HwsimError, match="frames must be at least 1, got 0"):
         export(QuantLSTM(2, 2), 0)

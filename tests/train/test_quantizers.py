@@ -124,7 +124,7 @@ def test_dynamic_activations_of_native_qat_need_no_range() -> None:
         x = np.random.default_rng(4).standard_normal((7, 5)) * factor
         tensor = torch.tensor(x, requires_grad=True)
         y = module(tensor)
-        scale = np.abs(x).max() / 7
+        scale = np.float64(np.float32(np.abs(x).max() / 7))
         np.testing.assert_array_equal(y.detach().numpy(), np.floor(x / scale + 0.5) * scale)
         y.sum().backward()
         assert bool((tensor.grad == 1).all())

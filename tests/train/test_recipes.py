@@ -16,12 +16,12 @@ from hwsim.train.transducer import QuantTransducer, matrices  # noqa: E402
 from hwsim.train.weights import CodebookQuantizer, weight_codes, weight_grid  # noqa: E402
 from tests.train.test_transducer import batch, small, trained  # noqa: E402
 
-LEVELS = {"int8": 255, "int4": 15, "int4-native": 15, "gq5": 32, "int4-2:4": 15}
-HIDDEN = {"int8": 127, "int4": 7, "int4-native": 7, "gq5": 127, "int4-2:4": 7}
+LEVELS = {"int8": 255, "int4": 15, "int4-native": 15, "int4-dynamic": 15, "gq5": 32, "int4-2:4": 15}
+HIDDEN = {"int8": 127, "int4": 7, "int4-native": 7, "int4-dynamic": 7, "gq5": 127, "int4-2:4": 7}
 
 
 def test_names() -> None:
-    assert list(RECIPES) == ["fp32", "fp16", "int8", "int4", "int4-native", "gq5", "int4-2:4", "analog"]
+    assert list(RECIPES) == ["fp32", "fp16", "int8", "int4", "int4-native", "int4-dynamic", "gq5", "int4-2:4", "analog"]
     assert [name for name, recipe in RECIPES.items() if not recipe.is_quantized] == ["fp32", "fp16"]
     with pytest.raises(HwsimError, match="unknown training precision 'int44'; nearest: int4"):
         network_recipe("int44")
@@ -40,7 +40,7 @@ def test_levels_of_weights_and_hidden_states(precision: str) -> None:
     for layer in network.encoder.layers:
         quantizer = layer.hidden_grid.quantizer()
         assert quantizer.code_range == (-HIDDEN[precision], HIDDEN[precision])
-        if precision != "int4-native":
+        if precision not in ("int4-native", "int4-dynamic"):
             assert quantizer.scale == 1 / HIDDEN[precision]
 
 

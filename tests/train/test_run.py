@@ -74,7 +74,9 @@ def request(data: Path, out: Path, **changes: Any) -> Request:
     return Request(Workload(small(), "0"), data=data, out=out, **given)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8", "int4", "int4-native", "gq5", "int4-2:4", "analog"])
+@pytest.mark.parametrize(
+    "precision", ["fp32", "int8", "int4", "int4-native", "int4-dynamic", "gq5", "int4-2:4", "analog"]
+)
 def test_a_checkpoint_is_what_was_trained(precision: str, data: Path, tmp_path: Path) -> None:
     config = train(request(data, tmp_path, precision=precision))
     assert read_config(tmp_path) == config

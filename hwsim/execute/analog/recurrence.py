@@ -15,6 +15,7 @@ from hwsim.execute.operations.recurrent import Direction, Recurrence
 from hwsim.execute.projection import Sums
 from hwsim.execute.recurrence import GATES, Grid, LstmRules, StateGrids, stored
 from hwsim.execute.reference.half import Halves
+from hwsim.numerics.dynamic import DynamicGrid
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.numerics.rounding import Reals
 from hwsim.numerics.tables import Table
@@ -73,6 +74,8 @@ def compiled(d: Direction, rules: LstmRules) -> bool:
     """Whether the compiled loop computes a direction."""
     if isinstance(d.projection, Tiles) and d.projection.settings.exact_redraw:
         return False
+    if isinstance(d.grids.hidden, DynamicGrid):
+        return False
     if d.gates.kind != Kind.LSTM or not (isinstance(rules.sigmoid, Table) and isinstance(rules.tanh, Table)):
         return False
     tables = (rules.sigmoid.input, rules.tanh.input)
@@ -87,6 +90,7 @@ def pointwise(grids: StateGrids, rules: LstmRules) -> Pointwise:
 
     assert isinstance(rules.sigmoid, Table)
     assert isinstance(rules.tanh, Table)
+    assert not isinstance(grids.hidden, DynamicGrid)
     plain = [grid if isinstance(grid, Quantizer) else rules.sigmoid.output for grid in (grids.hidden, grids.cell)]
     modes = (_mode(grids.hidden), _mode(grids.cell), int(isinstance(grids.gates, Halves)),
              *(number for grid in plain for number in (FORMS[grid.form], TIES[grid.ties])),

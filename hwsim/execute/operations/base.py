@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.errors import HwsimError, nearest
+from hwsim.execute.dynamic import DynamicCodes
 from hwsim.execute.operations.row import Row
 from hwsim.execute.projection import (
+    AnyGrid,
     AnyProjection,
-    Coding,
     Sums,
     half_projection,
     narrow_codes,
@@ -22,12 +23,13 @@ from hwsim.execute.projection import (
     real_projection,
     storage,
 )
-from hwsim.execute.recurrence import Grid, LstmRules, stored
+from hwsim.execute.recurrence import Grid, HiddenGrid, LstmRules, stored
 from hwsim.execute.reference.half import Halves, half_round
 from hwsim.execute.reference.linear import to_codes
 from hwsim.execute.semantics import Semantics
 from hwsim.numerics import NumberFormat
 from hwsim.numerics.codebook import Codebook
+from hwsim.numerics.dynamic import DynamicGrid
 from hwsim.numerics.quantizers import Quantizer
 from hwsim.numerics.rounding import Integers, Reals
 from hwsim.trace import Role, Tensor
@@ -42,16 +44,21 @@ class Network:
     """What the operations of an executable share: tensors and grids by name, the machine's rules."""
 
     tensors: Mapping[str, Tensor]
-    quantizers: Mapping[str, Coding]
+    quantizers: Mapping[str, AnyGrid]
     rules: LstmRules
     semantics: Semantics
 
     def grid(self, name: str) -> Quantizer | None:
-        """The quantizer of an activation or a state, None when it holds reals."""
+        """The quantizer of an activation or a state, None when it holds reals, or codes of scales of their own."""
         found = self.quantizers.get(name)
         if isinstance(found, Codebook):
             raise HwsimError(f"{name}: only the weights of a product must have a codebook")
-        return found
+        return None if isinstance(found, DynamicGrid) else found
+
+    def dynamic(self, name: str) -> DynamicGrid | None:
+        """The grid of an activation or a state that is found at run time, if it has such a one."""
+        found = self.quantizers.get(name)
+        return found if isinstance(found, DynamicGrid) else None
 
     def quantizer(self, name: str) -> Quantizer:
         """The quantizer of an activation or a state that has one."""
@@ -67,9 +74,18 @@ class Network:
 
     def state_grid(self, name: str) -> Grid:
         """On what a state is kept between steps: its quantizer, halves, or None for float64."""
+        if self.dynamic(name) is not None:
+            raise HwsimError(f"{name}: must have a grid that is fixed, got one of run time")
         return self.grid(name) or self.halves(name)
 
-    def accept(self, name: str, array: Array, share: tuple[int, int] | None = None) -> Array:
+    def hidden_grid(self, name: str) -> HiddenGrid:
+        """`state_grid` of a hidden state, which may also be on a grid that each row finds."""
+        dynamic = self.dynamic(name)
+        if dynamic is not None and dynamic.per != "row":
+            raise HwsimError(f"{name}: a state must have a grid that is fixed or of each row, got one of the tensor")
+        return dynamic or self.state_grid(name)
+
+    def accept(self, name: str, array: Array, share: tuple[int, int] | None = None) -> Any:
         """A tensor that the user gives, checked and as it is stored: codes, labels, or reals, quantized here.
 
         `share`: how many rows are run, of how many that the trace has.
@@ -85,6 +101,11 @@ class Network:
                 shape = _fewer_rows(shape, *share)
             if array.shape != shape:
                 raise HwsimError(f"{name}: must be of shape {shape}, got {array.shape}")
+        dynamic = self.dynamic(name)
+        if dynamic is not None:
+            if whole:
+                raise HwsimError(f"{name}: must be reals, whose grid is found at run time, got {array.dtype}")
+            return DynamicCodes.of(dynamic, np.asarray(array, np.float64))
         if quantizer is None:
             return array if whole else stored(self.halves(name), np.asarray(array, np.float64))
         if whole:
@@ -93,10 +114,12 @@ class Network:
 
     def reals(self, name: str, value: Any) -> Reals:
         """float64 reals of a stored value: of codes, of sums that were not stored, or as they are."""
-        if isinstance(value, Sums):
+        if isinstance(value, (Sums, DynamicCodes)):
             return value.values()
         quantizer = self.quantizers.get(name)
         if quantizer is not None and value.dtype.kind in "iu":
+            if isinstance(quantizer, DynamicGrid):
+                raise HwsimError(f"{name}: codes of a grid of run time must have their scales, got none")
             return quantizer.dequantize(value)
         return np.asarray(value, np.float64)
 
@@ -164,8 +187,11 @@ class Parameters:
         array = self.array(weight)
         array = array if matrix else array.reshape(-1, array.shape[-1])
         offsets = None if bias is None else self.array(bias)
-        quantizer, grid = self.network.quantizers.get(weight.name), self.network.grid(weight.name + INPUT)
-        grid = grid or self.network.grid(x)
+        quantizer, network = self.network.quantizers.get(weight.name), self.network
+        if isinstance(quantizer, DynamicGrid):
+            raise HwsimError(f"{weight.name}: weights must have a grid that is fixed, got one of run time")
+        grid = (network.grid(weight.name + INPUT) or network.dynamic(weight.name + INPUT) or network.grid(x)
+                or network.dynamic(x))  # fmt: skip
         if quantizer is None:
             return (half_projection if weight.format == FP16 else real_projection)(weight.name, array, offsets)
         if grid is None:
@@ -228,11 +254,19 @@ class Run:
 
     def keep(self, name: str, value: Any, before: Reals | None = None) -> None:
         """Store a result as it is, in FP16 rounded to halves; `before` are the reals that were rounded to it."""
+        dynamic = self.network.dynamic(name)
+        if dynamic is not None and not isinstance(value, DynamicCodes):
+            before = self.network.reals(name, value)
+            value = DynamicCodes.of(dynamic, before)
         if self.network.halves(name) is not None:
             value = half_round(self.network.reals(name, value))
         self.values[name] = self.written[name] = value
         quantizer = self.network.grid(name)
-        if self.steps is not None and before is not None and quantizer is not None:
+        if self.steps is None or before is None:
+            return
+        if isinstance(value, DynamicCodes):
+            self.steps[name] = before / value.scales
+        elif quantizer is not None:
             self.steps[name] = before / quantizer.scale + quantizer.zero_point
 
 

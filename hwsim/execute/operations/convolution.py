@@ -8,6 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from hwsim.errors import HwsimError
+from hwsim.execute.dynamic import DynamicCodes
 from hwsim.execute.operations.base import INPUT, Array, Operation, Parameters, Run, names
 from hwsim.execute.operations.product import weight_codes
 from hwsim.execute.operations.row import Row
@@ -49,15 +50,24 @@ class Convolution(Operation):
         _expect_sizes(row, (int(np.prod(self.steps)), int(np.prod(self.weight.shape[:-1])), outputs, 1))
         self.projection = given.projection(self.weight, self.bias, self.reads[0], matrix=False)
         self.streams = False
+        found = self.projection.dynamic if isinstance(self.projection, PackedProjection) else None
+        if found is not None and found.per != "tensor":
+            raise row.refuse("must have a grid that is fixed or of the whole tensor, got one of each row")
 
     def run(self, run: Run) -> None:
         """Store the sums, or their codes."""
-        grid = self.projection.input if isinstance(self.projection, PackedProjection) else None
-        x = run.codes(self.reads[0], grid).reshape(self.shape)
-        fill = 0 if grid is None else int(grid.zero_point.reshape(()))
-        cut = windows(x, self.kernel, self.stride, self.padding, fill, self.dilation, self.first)
-        sums = self.projection.sums(cut)
+        chosen = self.projection
+        if isinstance(chosen, PackedProjection) and chosen.dynamic is not None:
+            found = DynamicCodes.of(chosen.dynamic, run.reals(self.reads[0]))
+            sums = chosen.row_sums(DynamicCodes(self._windows(found.codes, 0), found.scales.reshape(1, 1)))
+        else:
+            grid = chosen.input if isinstance(chosen, PackedProjection) else None
+            fill = 0 if grid is None else int(grid.zero_point.reshape(()))
+            sums = chosen.sums(self._windows(run.codes(self.reads[0], grid), fill))
         run.put(self.writes[0], replace(sums, integers=sums.integers.reshape(-1, *self.steps, self.projection.outputs)))
+
+    def _windows(self, x: Array, fill: int) -> Array:
+        return windows(x.reshape(self.shape), self.kernel, self.stride, self.padding, fill, self.dilation, self.first)
 
     def parameters(self) -> dict[str, Array]:
         """Weight and bias."""
@@ -184,6 +194,8 @@ def _depthwise_grids(weight: str, x: str, given: Parameters) -> tuple[Quantizer,
     weights, input = network.grid(weight), network.grid(weight + INPUT) or network.grid(x)
     if weights is None:
         return None
+    if any(network.dynamic(name) is not None for name in (weight + INPUT, x)) and input is None:
+        raise HwsimError(f"{weight}: its activations must have a grid that is fixed, got one of run time")
     if input is None:
         raise HwsimError(f"{weight}: a quantizer must be given for {x} or {weight}{INPUT}, got neither")
     if input.scale.size != 1 or input.half_step:

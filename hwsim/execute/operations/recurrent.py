@@ -206,7 +206,7 @@ def _direction(body: Sequence[Row], given: Parameters) -> Direction:
 def _grids(gates: Gates, given: Parameters) -> StateGrids:
     network = given.network
     cell = None if gates.c is None else network.state_grid(gates.c)
-    return StateGrids(network.state_grid(gates.h), cell, network.state_grid(gates.h_sums))
+    return StateGrids(network.hidden_grid(gates.h), cell, network.state_grid(gates.h_sums))
 
 
 def _litert(gates: Gates, recurrent: AnyProjection, grids: StateGrids, given: Parameters) -> LitertLstm:
@@ -218,7 +218,7 @@ def _litert(gates: Gates, recurrent: AnyProjection, grids: StateGrids, given: Pa
     for name in (gates.x, gates.h_sums):
         if network.state_grid(name) is not None:
             raise HwsimError(f"{gates.layer}, profile {PROFILE}: {name} must have no grid of its own")
-    return litert_lstm(gates.layer, given.products.get(gates.x), recurrent, grids.hidden, grids.cell,
+    return litert_lstm(gates.layer, given.products.get(gates.x), recurrent, network.state_grid(gates.h), grids.cell,
                        network.rules.gate_order, network.semantics)  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from hwsim.execute.executor import Executable
 from hwsim.execute.operations.base import Run
 from hwsim.execute.projection import Coding, Sums
 from hwsim.execute.semantics import TRAINING, Semantics
+from hwsim.numerics.dynamic import DynamicGrid
 from hwsim.numerics.rounding import Reals
 from hwsim.validate.report import Source, Tier
 
@@ -131,6 +132,7 @@ def float32_grids(executable: Executable) -> dict[str, Coding]:
     return {
         name: replace(grid, scale=grid.scale.astype(np.float32).astype(np.float64))
         for name, grid in executable.quantizers.items()
+        if not isinstance(grid, DynamicGrid)
     }
 
 

@@ -53,7 +53,7 @@ class Graph:
         grid = self.executable.quantizers.get(name)
         if isinstance(grid, Codebook):
             stored = grid.dequantize(stored)
-        elif grid is not None and stored.dtype.kind in "iu":
+        elif isinstance(grid, Quantizer) and stored.dtype.kind in "iu":
             precision = precision_of(torch.empty(0, dtype=self.dtype))
             flat = stored.reshape(-1, stored.shape[-1]) if grid.group_size else stored
             stored = replace(grid, precision=precision).dequantize(flat).reshape(stored.shape)
