@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,44 +84,49 @@ def product_costs(arch: Architecture, fmt: str, products: Products) -> ProductCo
 
     Over the cores of a group and over the arrays of a core, n, k, m or the batch is split in equal parts (the largest
     part counts). Splitting k over cores adds partial sums of 4 bytes on the interconnect; arrays of one core
-    add theirs on the way out. Of equally fast ways the first of n, k, m, batch is taken. When the scratchpads or the
-    operand buffers deliver operands, or the decoder weights, slower than the arrays take them, the difference is
-    added to the load cycles.
+    add theirs on the way out. When the scratchpads or the operand buffers deliver operands, or the decoder weights,
+    slower than the arrays take them, the difference is added to the load cycles. Of equally fast ways the first of n,
+    k, m, batch is taken.
     """
     ways = [_way(arch, fmt, products, core_dim, array_dim) for core_dim in SPLITS for array_dim in SPLITS]
-    fastest = np.argmin(np.stack([way.time_cycles for way in ways]), axis=0)
+    way = _Way(**{column.name: np.stack([getattr(each, column.name) for each in ways]) for column in fields(_Way)})
+    traffic = _traffic(arch, fmt, products, way)
+    stall = _stall_cycles(arch, products, way, traffic)
+    fastest = np.argmin(way.time_cycles + stall, axis=0)
 
-    def chosen(column: str) -> IntArray:
-        columns = np.stack([getattr(way, column) for way in ways])
-        return np.asarray(columns[fastest, np.arange(len(fastest))])
+    def chosen(column: Any) -> Any:
+        return np.broadcast_to(column, stall.shape)[fastest, np.arange(len(fastest))]
 
-    array_format = arch.array.formats[fmt]
+    array_format, decoder, sparsity = arch.array.formats[fmt], arch.array.weight_decoder, arch.array.structured_sparsity
+    macs = products.m * products.computed_k * products.n * products.batch
+    skipped = products.computed_k < products.k
+    select = sparsity.energy_pj_per_mac.value if sparsity else 0.0
+    return ProductCosts(
+        stream_cycles=chosen(way.stream_cycles),
+        load_cycles=chosen(way.load_cycles) + chosen(stall),
+        overhead_cycles=chosen(way.overhead_cycles),
+        reduce_bytes=chosen(way.reduce_bytes),
+        core_split=chosen(way.core_split),
+        scratchpad_read_bits=chosen(traffic.read_bits),
+        scratchpad_write_bits=chosen(traffic.write_bits),
+        buffer_bits=chosen(traffic.buffer_bits),
+        mac_energy_pj=macs * (array_format.energy_pj_per_mac.value + np.where(skipped, select, 0.0)),
+        decode_energy_pj=chosen(traffic.decoded) * (decoder.energy_pj_per_weight.value if decoder else 0.0),
+    )
+
+
+def _stall_cycles(arch: Architecture, products: Products, way: _Way, traffic: _Traffic) -> IntArray:
+    """Time by which memories and decoders are longer at work than the arrays."""
+    decoder = arch.array.weight_decoder
     arrays = products.cores * arch.array.arrays_per_core.value
-    stream, load, overhead = chosen("stream_cycles"), chosen("load_cycles"), chosen("overhead_cycles")
-    traffic = _traffic(arch, fmt, products, chosen)
-    decoder, sparsity = arch.array.weight_decoder, arch.array.structured_sparsity
     need = np.maximum(
         (traffic.read_bits + traffic.write_bits) / (8 * _scratchpad_rate(arch) * products.cores),
         traffic.buffer_bits / (8 * _buffer_rate(arch) * arrays),
     )
     if decoder:
         need = np.maximum(need, traffic.decoded / (decoder.weights_per_cycle.value * products.cores))
-    stall = np.maximum(np.ceil(need).astype(np.int64) - stream - load - overhead, 0)
-    macs = products.m * products.computed_k * products.n * products.batch
-    skipped = products.computed_k < products.k
-    select = sparsity.energy_pj_per_mac.value if sparsity else 0.0
-    return ProductCosts(
-        stream_cycles=stream,
-        load_cycles=load + stall,
-        overhead_cycles=overhead,
-        reduce_bytes=chosen("reduce_bytes"),
-        core_split=chosen("core_split"),
-        scratchpad_read_bits=traffic.read_bits,
-        scratchpad_write_bits=traffic.write_bits,
-        buffer_bits=traffic.buffer_bits,
-        mac_energy_pj=macs * (array_format.energy_pj_per_mac.value + np.where(skipped, select, 0.0)),
-        decode_energy_pj=traffic.decoded * (decoder.energy_pj_per_weight.value if decoder else 0.0),
-    )
+    taken = way.stream_cycles + way.load_cycles + way.overhead_cycles
+    return np.maximum(np.ceil(need).astype(np.int64) - taken, 0)
 
 
 def memory_energy_pj(arch: Architecture, costs: ProductCosts) -> FloatArray:
@@ -155,7 +160,7 @@ class _Traffic:
     """Weights that leave the decoders of all cores."""
 
 
-def _traffic(arch: Architecture, fmt: str, p: Products, chosen: Callable[[str], IntArray]) -> _Traffic:
+def _traffic(arch: Architecture, fmt: str, p: Products, way: _Way) -> _Traffic:
     """Bits that a product moves from and to the scratchpads and through the operand buffers.
 
     Weights are read once for each core that needs them. Activations pass the array once for every tile of outputs:
@@ -163,22 +168,22 @@ def _traffic(arch: Architecture, fmt: str, p: Products, chosen: Callable[[str], 
     of the accumulator's width are written once per block of the inner dimension, and read again by the next. Weights
     leave the decoder once for each read: those that are computed, in the format of the products.
     """
-    copies = np.where(chosen("core_split") == SPLITS.index("m"), p.cores, 1)
+    copies = np.where(way.core_split == SPLITS.index("m"), p.cores, 1)
     columns = p.n * p.batch * copies
     stored_bits = p.weight_bits if p.storage is None else p.storage.bits
     weights = (p.k * columns * stored_bits).astype(np.float64)
     computed = (p.computed_k * columns).astype(np.float64)
     expanded_bits = np.zeros_like(p.k) if p.storage is None else p.storage.expanded_bits
     activations = (p.m * p.k * p.batch * p.activation_bits).astype(np.float64)
-    passes = activations * chosen("output_tiles")
+    passes = activations * way.output_tiles
     buffer = arch.memory.operand_buffer
     if buffer:
-        fits = chosen("array_inputs") * p.activation_bits <= 8 * buffer.capacity_bytes.value
-        from_scratchpad = np.where(fits, activations * chosen("output_parts"), passes)
+        fits = way.array_inputs * p.activation_bits <= 8 * buffer.capacity_bytes.value
+        from_scratchpad = np.where(fits, activations * way.output_parts, passes)
     else:
         from_scratchpad = passes
     sums = (p.m * p.n * p.batch * arch.array.formats[fmt].accumulator_bits.value).astype(np.float64)
-    blocks = chosen("inner_blocks")
+    blocks = way.inner_blocks
     return _Traffic(
         weights + from_scratchpad + sums * (blocks - 1),
         sums * blocks,
@@ -189,7 +194,7 @@ def _traffic(arch: Architecture, fmt: str, p: Products, chosen: Callable[[str], 
 
 @dataclass(frozen=True)
 class _Way:
-    """One way to split products over cores and arrays."""
+    """One way to split products over cores and arrays, or several as rows of (ways, products)."""
 
     time_cycles: IntArray
     """What is compared: array time and the exchange of partial sums."""
@@ -223,7 +228,7 @@ def _way(arch: Architecture, fmt: str, p: Products, core_dim: str, array_dim: st
     reduce_bytes = p.m * p.n * p.batch * PARTIAL_SUM_BYTES * ((p.cores > 1) & (core_dim == "k"))
     time = cycles.total * batch + gather_cycles(arch, reduce_bytes)
     if core_dim == "m":
-        time = np.where((p.cores > 1) & ~p.copies_allowed, np.iinfo(np.int64).max, time)
+        time = np.where((p.cores > 1) & ~p.copies_allowed, np.iinfo(np.int64).max // 2, time)
     return _Way(
         time_cycles=time,
         stream_cycles=cycles.stream * batch,
