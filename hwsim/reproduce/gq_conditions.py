@@ -14,7 +14,7 @@ from hwsim.errors import HwsimError
 from hwsim.extract import Workload
 from hwsim.extract.encoder_spec import BifocalEncoderSpec
 from hwsim.reproduce.gq_serving import FloatArray, Serving, interpolated, latencies_s, percentiles_s
-from hwsim.reproduce.record import Sensitivity, Value
+from hwsim.reproduce.record import Change, Sensitivity, Value
 from hwsim.simulation import Result, simulate
 
 SLOWDOWNS = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -121,19 +121,6 @@ def headline(table: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
     }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Change:
-    """One assumption, and the factor on its number; a choice of two has none and is turned over."""
-
-    path: str
-    factor: float | None = None
-
-    @property
-    def name(self) -> str:
-        """How it is changed, in a word."""
-        return "switched" if self.factor is None else "halved" if self.factor < 1 else "doubled"
-
-
 _SCALED = (
     *(f"serving.{name}" for name in vars(Serving())),
     "arch.dram.bandwidth_bytes_per_s",
@@ -159,11 +146,7 @@ CHANGES = (
 def apply(change: Change, as_is: Conditions, times: CallTimes, baseline: Mapping[str, float]) -> Sensitivity:
     """The headline figures under one change, or the reason why it cannot be run."""
     before = _value(change.path, as_is)
-    if change.factor is None:
-        one, other = _SWITCHED[change.path]
-        after: Value = other if before == one else one
-    else:
-        after = round(float(before) * change.factor) if isinstance(before, int) else float(before) * change.factor
+    after = change.value(before, _SWITCHED)
     figures: Mapping[str, float] = {}
     message = None
     try:

@@ -65,6 +65,27 @@ def reached(rows: Sequence[Row]) -> str:
 
 
 @dataclass(frozen=True)
+class Change:
+    """One assumption, and the factor on its number; a choice of two has none and is turned over."""
+
+    path: str
+    factor: float | None = None
+
+    @property
+    def name(self) -> str:
+        """How it is changed, in a word."""
+        return "switched" if self.factor is None else "halved" if self.factor < 1 else "doubled"
+
+    def value(self, before: Value, choices: Mapping[str, tuple[Value, Value]]) -> Value:
+        """What becomes of a value; `choices`: both values of what is turned over, by path. Counts stay whole."""
+        if self.factor is None:
+            one, other = choices[self.path]
+            return other if before == one else one
+        after = float(before) * self.factor
+        return round(after) if isinstance(before, int) else after
+
+
+@dataclass(frozen=True)
 class Sensitivity:
     """How the headline figures move when one assumption is changed and all others stay."""
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from hwsim.arch import Architecture, load_arch
 from hwsim.decode.search import default_settings
 from hwsim.errors import HwsimError
 from hwsim.extract import Workload
 from hwsim.reproduce.conditions import Conditions, measure
-from hwsim.reproduce.record import Sensitivity, Value
+from hwsim.reproduce.record import Change, Sensitivity, Value
 
 _SCALED = (
     "arch.dram.bandwidth_bytes_per_s",
@@ -46,19 +45,6 @@ _SWITCHED: Mapping[str, tuple[Value, Value]] = {
 _FRACTIONS = ("arch.dram.efficiency", "arch.memory.stream_buffer_fraction", "arch.memory.activation_fraction")
 
 
-@dataclass(frozen=True)
-class Change:
-    """One assumption, and the factor on its number; a choice of two has none and is turned over."""
-
-    path: str
-    factor: float | None = None
-
-    @property
-    def name(self) -> str:
-        """How it is changed, in a word."""
-        return "switched" if self.factor is None else "halved" if self.factor < 1 else "doubled"
-
-
 CHANGES = (
     *(Change(path, factor) for path in _SCALED for factor in (0.5, 2.0)),
     *(Change(path) for path in _SWITCHED),
@@ -88,13 +74,10 @@ def _value(path: str, as_is: Conditions) -> Value:
 
 
 def _changed(change: Change, before: Value) -> tuple[Value, str | None]:
-    if change.factor is None:
-        one, other = _SWITCHED[change.path]
-        return (other if before == one else one), None
-    after = float(before) * change.factor
-    if change.path in _FRACTIONS and after > 1:
+    after = change.value(before, _SWITCHED)
+    if change.path in _FRACTIONS and float(after) > 1:
         return 1.0, f"doubled would be {after:g}; 1 is the most that a fraction can be"
-    return (round(after) if isinstance(before, int) else after), None
+    return after, None
 
 
 def _conditions(path: str, value: Value, as_is: Conditions) -> Conditions:
@@ -112,5 +95,4 @@ def _numbers(arch: Architecture) -> dict[str, float]:
 
 def _with_labels_per_second(workload: Workload, value: float) -> Workload:
     decode = workload.spec.decode.model_copy(update={"labels_per_second": value})
-    spec = workload.spec.model_copy(update={"decode": decode})
-    return Workload(spec, hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:12])
+    return Workload.of(workload.spec.model_copy(update={"decode": decode}))

@@ -18,7 +18,6 @@ from hwsim.reproduce.gq_conditions import (
     HEADLINE,
     SLOWDOWNS,
     CallTimes,
-    Change,
     Conditions,
     apply,
     headline,
@@ -27,6 +26,7 @@ from hwsim.reproduce.gq_conditions import (
 )
 from hwsim.reproduce.gq_footprint import EIGHT_MB, FIRST_LAYERS, FIVE_MB, MIXED, Contradiction, Footprint
 from hwsim.reproduce.gq_serving import Serving, interpolated, latencies_s, percentiles_s
+from hwsim.reproduce.record import Change
 from tests.reproduce.papers import reproduced
 
 

@@ -9,7 +9,8 @@ import pytest
 from hwsim import load_arch, load_workload, simulate
 from hwsim.reproduce import Reproduction, Sensitivity
 from hwsim.reproduce.conditions import Conditions
-from hwsim.reproduce.rnnt_int4_changes import CHANGES, Change, apply
+from hwsim.reproduce.record import Change
+from hwsim.reproduce.rnnt_int4_changes import CHANGES, apply
 from tests.reproduce.papers import reproduced
 
 HEADLINE = ["2021 end to end", "2021 encoder", "2021 prediction network", "2022 end to end", "2022 RTF INT4"]
